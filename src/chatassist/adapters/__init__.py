@@ -1,0 +1,1 @@
+"""What the domain's ports are in the real world: one folder per port, one file per technology."""

@@ -1,0 +1,179 @@
+"""What is kept: collections of domain values, reached only inside a unit of work.
+
+Every method may raise StoreUnavailable. Reads inside `write` see what the unit wrote so far.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from chatassist.domain.errors import ChatAssistError
+from chatassist.domain.model import End, Login, Session, Turn, User
+
+T = TypeVar("T")
+
+
+class Taken(ChatAssistError):
+    """A unique value (openid, or a user's key) is already in use: somebody else's unit of work won."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What a claim sees of its session: the number of turns accepted so far, and the youngest turns, oldest first."""
+
+    accepted: int
+    turns: Sequence[Turn]
+
+
+class Users(ABC):
+    """People."""
+
+    @abstractmethod
+    async def find(self, openid: str) -> User | None:
+        """Return the user of an openid; case matters."""
+
+    @abstractmethod
+    async def get(self, user_id: str) -> User | None:
+        """Return the user of an id."""
+
+    @abstractmethod
+    async def add(self, user: User) -> None:
+        """Store a new user. Raises Taken when the openid exists."""
+
+    @abstractmethod
+    async def save(self, user: User) -> None:
+        """Store nickname, avatar, preferences and blocked of a known user; harmless when nothing changed."""
+
+
+class Logins(ABC):
+    """Sign-ins that have not been ended."""
+
+    @abstractmethod
+    async def find(self, login_id: str) -> tuple[Login, User] | None:
+        """Return the login with its user, in one round trip; None once it was ended."""
+
+    @abstractmethod
+    async def add(self, login: Login) -> None:
+        """Store a new login."""
+
+    @abstractmethod
+    async def end(self, login_id: str) -> None:
+        """End one login for good; harmless when it is ended already."""
+
+    @abstractmethod
+    async def end_all(self, user_id: str) -> None:
+        """End every login of a user."""
+
+    @abstractmethod
+    async def purge(self, before: datetime) -> int:
+        """Drop logins that expired before this moment, at most 1,000 a call; return how many."""
+
+
+class Sessions(ABC):
+    """Chat sessions."""
+
+    @abstractmethod
+    async def add(self, session: Session) -> None:
+        """Store a new session."""
+
+    @abstractmethod
+    async def get(self, session_id: str, user_id: str) -> Session:
+        """Return a session of this user. Raises SessionNotFound."""
+
+    @abstractmethod
+    async def touch(self, session_id: str, user_id: str, at: datetime) -> None:
+        """Count one more turn, and hold the session's row until the unit ends. Raises SessionNotFound.
+
+        The first statement of a claim: it proves ownership and makes arrivals in a session wait for each other.
+        """
+
+
+class Turns(ABC):
+    """Turns: a message with its reply."""
+
+    @abstractmethod
+    async def add(self, turn: Turn) -> None:
+        """Store a new turn. Raises Taken when the user's key is in use."""
+
+    @abstractmethod
+    async def window(self, session_id: str, limit: int) -> Window:
+        """Return the session's count and its `limit` youngest turns that speak (`Turn.speaks`), in one round trip."""
+
+    @abstractmethod
+    async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
+        """Return the `limit` youngest turns whatever their state, oldest first."""
+
+    @abstractmethod
+    async def find(self, reply_id: str, user_id: str) -> Turn | None:
+        """Return the turn a reply of this user belongs to."""
+
+    @abstractmethod
+    async def find_by_key(self, key: str, user_id: str) -> Turn | None:
+        """Return the turn that was accepted under this user's key."""
+
+
+class Replies(ABC):
+    """The running side of turns. Every change is fenced: it says id and attempt and that the reply still runs."""
+
+    @abstractmethod
+    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
+        """Store the end of an attempt; False (and no change) when somebody else ended it."""
+
+    @abstractmethod
+    async def finish_orphans(self, now: datetime, end: End) -> int:
+        """End every running reply whose instance is not alive at `now`; return how many."""
+
+
+class Instances(ABC):
+    """Processes that produce replies, and until when each may be believed alive."""
+
+    @abstractmethod
+    async def renew(self, instance_id: str, until: datetime) -> None:
+        """Store that this instance lives until then; adds it when new."""
+
+    @abstractmethod
+    async def is_alive(self, instance_id: str, now: datetime) -> bool:
+        """Tell whether the instance's time is not over yet."""
+
+    @abstractmethod
+    async def remove(self, instance_id: str) -> None:
+        """Forget an instance: what it left running is orphaned at once."""
+
+    @abstractmethod
+    async def purge(self, before: datetime) -> int:
+        """Drop instances whose time was over before this moment; return how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """One unit of work's view of everything kept. It is worthless once the unit has ended."""
+
+    users: Users
+    logins: Logins
+    sessions: Sessions
+    turns: Turns
+    replies: Replies
+    instances: Instances
+
+
+class Store(ABC):
+    """Where everything is kept."""
+
+    @abstractmethod
+    async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `work` as one unit: whole, or not at all when it raises.
+
+        `work` may run several times (deadlock, lost connection), so it touches nothing but its transaction; ids and
+        times are made outside it. A cancelled caller changes nothing: the unit goes on to its end.
+        Raises what `work` raises, StoreUnavailable, or CommitUnknown when the connection was lost during COMMIT.
+        """
+
+    @abstractmethod
+    async def read(self, query: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `query` without a transaction and without a write lock. Raises what it raises, or StoreUnavailable."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Make sure that the database answers and its schema is this version's. Raises StoreUnavailable."""

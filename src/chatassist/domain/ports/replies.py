@@ -1,0 +1,60 @@
+"""The feed of one reply: an append-only log of numbered events that any number of doors follow."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatassist.domain.model import End
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """The whole text is now this. `reason`: `moderation`, `resync` or `restarted`."""
+
+    content: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The reply is over, and its end is stored. Always the last event of an attempt."""
+
+    end: End
+
+
+Event = Delta | Replace | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event with its number. Numbers grow by one and jump only right before a Replace."""
+
+    seq: int
+    event: Event
+
+
+class ReplyFeed(ABC):
+    """Feeds of many replies. One writer each, any number of readers, none of whom can slow the writer."""
+
+    @abstractmethod
+    async def open(self, reply_id: str, after: int) -> None:
+        """Begin the feed, or begin it again: the next event has number `after` + 1, and nothing earlier is held."""
+
+    @abstractmethod
+    async def append(self, reply_id: str, *events: Event) -> int:
+        """Add events and return the last one's number. Nothing is held after an Ended but for a while."""
+
+    @abstractmethod
+    async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
+        """Return the events numbered above `after`, waiting up to `wait` seconds for the first.
+
+        Returns () after that much silence, and None when this feed is not held here. Where events after `after` are no
+        longer held one by one, the first event returned is a Replace with reason `resync` and all text so far.
+        """
