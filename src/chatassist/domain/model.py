@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from chatassist.domain.errors import ContentEmpty, ContentInvalid, ContentTooLong, KeyInvalid
+from chatassist.domain.errors import ChatAssistError, ContentEmpty, ContentInvalid, ContentTooLong, KeyInvalid
 
 NICKNAME_CHARS = 32
 AVATAR_CHARS = 512
@@ -134,6 +134,11 @@ class End:
     model: str | None = None
     usage: Usage | None = None
 
+    @classmethod
+    def failure(cls, error: ChatAssistError, at: datetime) -> "End":
+        """Return the end of a reply that failed; the text stored so far stays."""
+        return cls(status=Status.FAILED, finish_reason=FinishReason.ERROR, content=None, at=at, reason=error.slug)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
@@ -164,6 +169,21 @@ class Reply:
     usage: Usage | None = None
     created_at: datetime
     ended_at: datetime | None = None
+
+    @property
+    def end(self) -> End | None:
+        """How the reply ended; None while it runs."""
+        if self.finish_reason is None or self.ended_at is None:
+            return None
+        return End(
+            status=self.status,
+            finish_reason=self.finish_reason,
+            content=self.content,
+            at=self.ended_at,
+            reason=self.reason,
+            model=self.model,
+            usage=self.usage,
+        )
 
     def ended(self, end: End) -> "Reply":
         """Return the reply as `end` leaves it."""

@@ -21,7 +21,9 @@ class Taken(ChatAssistError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What a claim sees of its session: the number of turns accepted so far, and the youngest turns, oldest first."""
+    """What a claim sees of its session: how many turns were accepted (a touch of this unit counts), and the youngest
+    turns that speak, oldest first.
+    """
 
     accepted: int
     turns: Sequence[Turn]

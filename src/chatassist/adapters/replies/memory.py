@@ -1,0 +1,115 @@
+"""Feeds held in this process: the folded text and the last events of a reply, until a minute after its end.
+
+Bounded per reply and in all, whatever readers do: they take copies, and the writer never waits for them.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, ReplyFeed
+
+HELD_EVENTS = 256
+HELD_SECONDS = 60.0
+HELD_ENDED = 2_000
+
+
+@dataclass(slots=True)
+class _Log:
+    """One reply. `events` are the last ones, without gaps; `text` is everything folded."""
+
+    last: int
+    text: list[str] = field(default_factory=list)
+    events: deque[Numbered] = field(default_factory=lambda: deque(maxlen=HELD_EVENTS))
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def add(self, event: Event) -> None:
+        self.last += 1
+        self.events.append(Numbered(self.last, event))
+        match event:
+            case Delta(text):
+                self.text.append(text)
+            case Replace(content):
+                self.text = [content]
+
+    def since(self, after: int) -> Sequence[Numbered]:
+        if after >= self.last:
+            return ()
+        missed = self.events[0].seq - after - 1
+        if missed <= 0:
+            return [numbered for numbered in self.events if numbered.seq > after]
+        return self._resync()
+
+    def _resync(self) -> Sequence[Numbered]:
+        """Return all text so far in place of the events, at the number of the last one that it covers."""
+        newest = self.events[-1]
+        end = [newest] if isinstance(newest.event, Ended) else []
+        return [Numbered(self.last - len(end), Replace("".join(self.text), "resync")), *end]
+
+    def wake(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+
+class MemoryReplyFeed(ReplyFeed):
+    """Feeds of this process."""
+
+    def __init__(self, *, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:
+        """`later(seconds, call)` schedules the end of a feed's keeping; by default the running loop does."""
+        self._logs: dict[str, _Log] = {}
+        self._ended: OrderedDict[str, _Log] = OrderedDict()
+        self._later = later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+
+    async def open(self, reply_id: str, after: int) -> None:
+        """Begin the feed at `after`; who waits on an earlier attempt is woken and reads on."""
+        earlier = self._logs.get(reply_id)
+        self._ended.pop(reply_id, None)
+        self._logs[reply_id] = _Log(last=after)
+        if earlier:
+            earlier.wake()
+
+    async def append(self, reply_id: str, *events: Event) -> int:
+        """Add events and wake whoever waits."""
+        log = self._logs[reply_id]
+        for event in events:
+            log.add(event)
+        log.wake()
+        if isinstance(events[-1], Ended):
+            self._retire(reply_id, log)
+        return log.last
+
+    async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
+        """Return what came after `after`, waiting for it if need be."""
+        log = self._logs.get(reply_id)
+        if log is None:
+            return None
+        if not (found := log.since(after)) and wait > 0:
+            await self._news(log, wait)
+            log = self._logs.get(reply_id, log)
+            found = log.since(after)
+        return found
+
+    async def _news(self, log: _Log, wait: float) -> None:
+        """Return when something is appended or the time is over; a plain future is half the price of a timeout."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        log.waiters.add(waiter)
+        timer = loop.call_later(wait, lambda: waiter.done() or waiter.set_result(None))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            log.waiters.discard(waiter)
+
+    def _retire(self, reply_id: str, log: _Log) -> None:
+        self._ended[reply_id] = log
+        if len(self._ended) > HELD_ENDED:
+            self._forget(*next(iter(self._ended.items())))
+        self._later(HELD_SECONDS, lambda: self._forget(reply_id, log))
+
+    def _forget(self, reply_id: str, log: _Log) -> None:
+        if self._ended.get(reply_id) is log:
+            del self._ended[reply_id], self._logs[reply_id]

@@ -1,0 +1,41 @@
+"""What a model is given: which earlier turns go with a question, by a budget of tokens and never the whole history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatassist.domain.model import Message, Turn
+from chatassist.domain.ports.llm import Prompt, Role, Utterance
+
+WINDOW_TURNS = 50
+"""How many turns are ever looked at; the token budget usually ends it sooner."""
+
+_FIRST_WIDE = "\u2e80"  # from here on, mostly scripts in which a character is about a token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRules:
+    """The operator's choices. `history_tokens` bounds earlier turns; system prompt and question are sent whole."""
+
+    system: str = ""
+    history_tokens: int = 6000
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate how many tokens a text is: one per CJK character, one per four others, and a few for the framing."""
+    wide = sum(char >= _FIRST_WIDE for char in text)
+    return 4 + wide + (len(text) - wide + 3) // 4
+
+
+def build_prompt(rules: PromptRules, earlier: Sequence[Turn], message: Message, model: str | None) -> Prompt:
+    """Return the prompt for `message` after `earlier` turns (oldest first): the youngest that fit, whole turns only."""
+    utterances = [Utterance(role=Role.USER, content=message.content)]
+    left = rules.history_tokens
+    for turn in reversed(earlier):
+        left -= estimate_tokens(turn.message.content) + estimate_tokens(turn.reply.content)
+        if left < 0:
+            break
+        utterances.append(Utterance(role=Role.ASSISTANT, content=turn.reply.content))
+        utterances.append(Utterance(role=Role.USER, content=turn.message.content))
+    if rules.system:
+        utterances.append(Utterance(role=Role.SYSTEM, content=rules.system))
+    return Prompt(utterances=tuple(reversed(utterances)), model=model)

@@ -1,0 +1,1 @@
+"""What several services share about a reply: who produces it, who follows it, and until when its owner is believed."""

@@ -1,0 +1,75 @@
+"""Follows a reply: to see it grow, or only its end. All read the same feed; what no feed holds, the row says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from chatassist.domain.errors import MessageNotFound, ReplyInterrupted
+from chatassist.domain.model import End, Status, Turn
+from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, ReplyFeed
+from chatassist.domain.ports.runtime import Clock
+
+
+def fold(turn: Turn, event: Event) -> Turn:
+    """Return the turn as it stands after an event of its reply's feed."""
+    match event:
+        case Delta(text):
+            reply = replace(turn.reply, content=turn.reply.content + text)
+        case Replace(content):
+            reply = replace(turn.reply, content=content)
+        case Ended(end):
+            reply = turn.reply.ended(end)
+    return replace(turn, reply=reply)
+
+
+class Follower:
+    """Reads replies, from this process's feed where it is held, else from the database."""
+
+    def __init__(self, store: Store, feed: ReplyFeed, clock: Clock) -> None:
+        self._store = store
+        self._feed = feed
+        self._clock = clock
+
+    async def events(self, reply_id: str, after: int = 0) -> AsyncIterator[Numbered]:
+        """Yield what came after number `after`, then what comes, until the end or until nobody holds the feed."""
+        while (found := await self._feed.read(reply_id, after, 10.0)) is not None:
+            for numbered in found:
+                yield numbered
+                if isinstance(numbered.event, Ended):
+                    return
+                after = numbered.seq
+
+    async def settle(self, turn: Turn, seconds: float) -> Turn:
+        """Return the turn once its reply has ended, or as it stands after so many seconds."""
+        now = asyncio.get_running_loop().time
+        until, after, folded = now() + seconds, 0, replace(turn, reply=replace(turn.reply, content=""))
+        while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
+            for numbered in found:
+                folded, after = fold(folded, numbered.event), numbered.seq
+            if folded.reply.status is not Status.RUNNING or not found:
+                return folded
+        return await self.stored(turn.reply.id, turn.message.user_id)
+
+    async def stored(self, reply_id: str, user_id: str) -> Turn:
+        """Return the turn as the database holds it. Raises MessageNotFound.
+
+        A running reply whose instance is no longer believed alive is interrupted, and the first who sees it says so.
+        """
+
+        async def look(tx: Transaction) -> tuple[Turn | None, bool]:
+            turn = await tx.turns.find(reply_id, user_id)
+            if turn is None or turn.reply.status is not Status.RUNNING:
+                return turn, False
+            return turn, not await tx.instances.is_alive(turn.reply.instance_id, self._clock())
+
+        turn, orphaned = await self._store.read(look)
+        if turn is None:
+            raise MessageNotFound
+        return await self._interrupted(turn) if orphaned else turn
+
+    async def _interrupted(self, turn: Turn) -> Turn:
+        end = End.failure(ReplyInterrupted(), self._clock())
+        if await self._store.write(lambda tx: tx.replies.finish(turn.reply.id, turn.reply.attempt, end)):
+            return replace(turn, reply=turn.reply.ended(end))
+        return await self.stored(turn.reply.id, turn.message.user_id)

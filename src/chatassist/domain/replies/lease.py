@@ -1,0 +1,48 @@
+"""This process's claim to be alive: a row that is renewed, and by which others judge the replies it left running."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from chatassist.domain.ports.persistence import Store
+from chatassist.domain.ports.runtime import Clock, NewId
+
+RENEW_SECONDS = 5.0
+VALID_SECONDS = 15.0
+
+
+class Lease:
+    """An instance id with a date. An id that lapsed is never used again: what ran under it is orphaned for good."""
+
+    def __init__(self, store: Store, clock: Clock, new_id: NewId) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._lock = asyncio.Lock()
+        self._id = ""
+        self._until = datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def held(self) -> bool:
+        """Whether others still believe this process alive."""
+        return self._clock() < self._until
+
+    async def ensure(self) -> str:
+        """Return the id to claim replies with. Raises StoreUnavailable when it lapsed and cannot be renewed."""
+        if not self.held:
+            await self.renew()
+        return self._id
+
+    async def renew(self) -> None:
+        """Store that this process lives for another 15 s, under a new id when the old one lapsed."""
+        async with self._lock:
+            instance = self._id if self.held else self._new_id()
+            until = self._clock() + timedelta(seconds=VALID_SECONDS)
+            await self._store.write(lambda tx: tx.instances.renew(instance, until))
+            self._id, self._until = instance, until
+
+    async def release(self) -> None:
+        """Give the id up: whatever still runs under it is orphaned at once."""
+        async with self._lock:
+            instance, self._until = self._id, datetime.min.replace(tzinfo=UTC)
+            if instance:
+                await self._store.write(lambda tx: tx.instances.remove(instance))

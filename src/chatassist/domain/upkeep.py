@@ -1,0 +1,89 @@
+"""Jobs that this process does again and again: a name, a period, a function."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from chatassist.domain.errors import ReplyInterrupted, StoreUnavailable
+from chatassist.domain.model import End
+from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.runtime import Clock
+from chatassist.domain.replies.engine import ReplyEngine
+from chatassist.domain.replies.lease import RENEW_SECONDS, Lease
+
+log = logging.getLogger(__name__)
+
+REAP_SECONDS = 15.0
+PURGE_SECONDS = 3600.0
+FORGET_INSTANCES = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something to do every so many seconds."""
+
+    name: str
+    seconds: float
+    run: Callable[[], Awaitable[None]]
+
+
+async def repeat(jobs: Sequence[Job]) -> None:
+    """Run every job in its own rhythm until cancelled; one that fails is logged and tried again."""
+    await asyncio.gather(*(_repeat(job) for job in jobs))
+
+
+async def _repeat(job: Job) -> None:
+    while True:
+        try:
+            await job.run()
+        except StoreUnavailable:
+            log.warning("job postponed: the database does not answer", extra={"job": job.name})
+        except Exception:
+            log.exception("job failed", extra={"job": job.name})
+        await asyncio.sleep(job.seconds)
+
+
+class Upkeep:
+    """What keeps replies and logins tidy."""
+
+    def __init__(self, store: Store, engine: ReplyEngine, lease: Lease, clock: Clock) -> None:
+        self._store = store
+        self._engine = engine
+        self._lease = lease
+        self._clock = clock
+
+    def jobs(self) -> Sequence[Job]:
+        """Return what is to be done, in every process: each job is harmless when several do it."""
+        return (
+            Job(name="renew lease", seconds=RENEW_SECONDS, run=self.renew),
+            Job(name="reap orphans", seconds=REAP_SECONDS, run=self.reap),
+            Job(name="purge", seconds=PURGE_SECONDS, run=self.purge),
+        )
+
+    async def renew(self) -> None:
+        """Renew the lease; where it lapsed, others end our replies, so their vendor calls are pointless."""
+        try:
+            await self._lease.renew()
+        finally:
+            if not self._lease.held:
+                self._engine.interrupt_all()
+
+    async def reap(self) -> None:
+        """End the replies of processes that went away."""
+        now = self._clock()
+        end = End.failure(ReplyInterrupted(), now)
+        if count := await self._store.write(lambda tx: tx.replies.finish_orphans(now, end)):
+            log.warning("replies of a vanished process ended", extra={"count": count})
+
+    async def purge(self) -> None:
+        """Drop logins that expired and instances that are long gone."""
+        now = self._clock()
+
+        async def work(tx: Transaction) -> int:
+            await tx.instances.purge(now - FORGET_INSTANCES)
+            return await tx.logins.purge(now)
+
+        while await self._store.write(work):
+            pass
