@@ -34,7 +34,7 @@ class _Log:
                 self.text = [content]
 
     def since(self, after: int) -> Sequence[Numbered]:
-        if after >= self.last:
+        if after >= self.last or not self.events:
             return ()
         missed = self.events[0].seq - after - 1
         if missed <= 0:
@@ -49,9 +49,13 @@ class _Log:
 
     def wake(self) -> None:
         for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _resolve(waiter)
         self.waiters.clear()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class MemoryReplyFeed(ReplyFeed):
@@ -97,7 +101,7 @@ class MemoryReplyFeed(ReplyFeed):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         log.waiters.add(waiter)
-        timer = loop.call_later(wait, lambda: waiter.done() or waiter.set_result(None))
+        timer = loop.call_later(wait, _resolve, waiter)
         try:
             await waiter
         finally:

@@ -104,13 +104,17 @@ class ReplyEngine:
         The task makes the claim itself: were it the request, a cancellation between COMMIT and the start of the task
         would leave a reply that nobody runs.
         """
-        if self._draining:
-            raise ShuttingDown
+        self.check_open()
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._run(claim, accepted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(accepted)
+
+    def check_open(self) -> None:
+        """Make sure that new replies are taken. Raises ShuttingDown."""
+        if self._draining:
+            raise ShuttingDown
 
     def interrupt_all(self) -> None:
         """End every reply in the making as interrupted: others no longer believe that this process runs them."""

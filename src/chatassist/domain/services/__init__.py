@@ -1,8 +1,9 @@
 """What the doors are given: every use of the assistant, behind one value."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from chatassist.domain.ports.persistence import Store
+from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.users import UserService
@@ -15,7 +16,14 @@ class Services:
     users: UserService
     sessions: SessionService
     messages: MessageService
-    check: Callable[[], Awaitable[None]]
-    """Make sure that requests can be served. Raises StoreUnavailable, ShuttingDown."""
-    drain: Callable[[float], Awaitable[None]]
-    """Take no new replies, give the running ones so many seconds, then end the rest as interrupted."""
+    store: Store
+    engine: ReplyEngine
+
+    async def check(self) -> None:
+        """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""
+        self.engine.check_open()
+        await self.store.check()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new replies, give the running ones so many seconds, then end the rest as interrupted."""
+        await self.engine.drain(seconds)

@@ -1,0 +1,1 @@
+"""Adapters of the limits port: where uses are counted."""

@@ -1,0 +1,1 @@
+"""Chat models: vendors that speak the OpenAI protocol, and a scripted one that needs no vendor."""

@@ -1,0 +1,149 @@
+"""A vendor's answer to our chunks: reads what came, tolerates what vendors do, and says how the reply ended.
+
+Pure: bytes go in, chunks come out. Knows no connection and no clock.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
+
+from chatassist.adapters.llm.clean_text import CleanText
+from chatassist.adapters.llm.event_stream import EventStream
+from chatassist.adapters.llm.vendor_errors import refusal_within
+from chatassist.domain.errors import LlmUnavailable
+from chatassist.domain.model import FinishReason, Usage, is_clean
+from chatassist.domain.ports.llm import Chunk
+
+_MAX_EVENT = 1024 * 1024  # bytes; also of an answer that is one document
+_MAX_TOKENS = 2**31 - 1  # beyond it a count is nonsense, and no column holds it
+_MAX_MODEL_CHARS = 128
+
+_FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "tool_calls": FinishReason.STOP,
+    "function_call": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,  # Zhipu
+    "content_filter": FinishReason.BLOCKED,
+    "sensitive": FinishReason.BLOCKED,  # Zhipu, Hunyuan
+}
+_FAILURES = frozenset({"error", "network_error", "insufficient_system_resource"})  # OpenRouter, Zhipu, DeepSeek
+_UNFINISHED = frozenset({"", "null"})  # what some write instead of null
+
+
+class ReplyReader:
+    """Reads one answer. `model`: the one asked for; `max_body`: bytes after which an answer counts as endless."""
+
+    def __init__(self, *, model: str, max_body: int) -> None:
+        self._room = max_body
+        self._events = EventStream(max_event=min(_MAX_EVENT, max_body))
+        self._text = CleanText()
+        self._spoken = False
+        self._finish: FinishReason | None = None
+        self._broken = False
+        self._model = model
+        self._usage: Usage | None = None
+        self.done = False
+        """Whether the vendor said that nothing follows."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no more text can come; usage may."""
+        return self.done or self._broken or self._finish is not None
+
+    def feed(self, part: bytes) -> Iterator[Chunk]:
+        """Yield the text that `part` completes. Raises Refused, LlmUnavailable."""
+        self._room -= len(part)
+        if self._room < 0:
+            msg = "the vendor's answer does not end"
+            raise LlmUnavailable(msg)
+        return self._chunks(self._events.feed(part))
+
+    def end(self) -> Iterator[Chunk]:
+        """Yield the text that the body's end completes. Raises Refused, LlmUnavailable."""
+        return self._chunks(self._events.end())
+
+    def last(self) -> Chunk:
+        """Return the chunk with the finish reason. Raises LlmUnavailable if the vendor did not finish."""
+        finish = self._finish
+        if finish is None and self.done and self._spoken and not self._broken:
+            finish = FinishReason.STOP  # Ollama sometimes leaves it null
+        if finish is None:
+            msg = "the vendor broke off its answer" if self._spoken else "the vendor's answer holds no reply"
+            raise LlmUnavailable(msg)
+        return Chunk(text=self._text.end(), finish_reason=finish, model=self._model, usage=self._usage)
+
+    def _chunks(self, events: Iterator[bytes]) -> Iterator[Chunk]:
+        for event in events:
+            for document in self._documents(event):
+                text = self._read(document)
+                if text:
+                    yield Chunk(text=text, model=self._model)
+
+    def _documents(self, event: bytes) -> Sequence[object]:
+        if event.strip() == b"[DONE]":
+            self.done = True
+            return ()
+        try:
+            return (json.loads(event.decode("utf-8", "surrogatepass")),)
+        except (ValueError, RecursionError) as exc:  # broken JSON, broken UTF-8, endless digits or brackets
+            if b"\n" in event:  # servers that end an event with one newline instead of two
+                return [document for line in event.split(b"\n") for document in self._documents(line)]
+            if self.over or not event.strip():
+                return ()
+            msg = "the vendor's answer is not JSON"
+            raise LlmUnavailable(msg) from exc
+
+    def _read(self, document: object) -> str:
+        if not isinstance(document, dict):
+            return ""
+        refused = None if self.over else refusal_within(document)
+        if refused is not None:
+            raise refused
+        choices = document.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None  # empty with usage, and from Azure
+        self._note(document, choice)
+        return self._speak(choice) if isinstance(choice, dict) and not self.over else ""
+
+    def _speak(self, choice: dict[str, object]) -> str:
+        said = choice.get("delta")
+        if not isinstance(said, dict) and isinstance(choice.get("message"), dict):
+            # A whole completion: in place of a stream, or (MiniMax) once more at its end.
+            said, self.done = None if self._spoken else choice["message"], True
+        content = said.get("content") if isinstance(said, dict) else None
+        text = self._text.feed(content) if isinstance(content, str) else ""
+        if not self._spoken and not text.strip():
+            text = ""  # Moonshot and Qwen may begin with stray whitespace
+        self._spoken = self._spoken or bool(text)
+        self._end(choice.get("finish_reason"))
+        return text
+
+    def _end(self, reason: object) -> None:
+        if not isinstance(reason, str) or reason in _UNFINISHED:
+            return
+        if reason in _FAILURES or (reason not in _FINISH_REASONS and not self._spoken):
+            self._broken = True
+        else:
+            self._finish = _FINISH_REASONS.get(reason, FinishReason.STOP)
+
+    def _note(self, document: dict[str, object], choice: object) -> None:
+        """Keep model and usage; counts are cumulative with several vendors, so the last one holds."""
+        model = document.get("model")
+        if isinstance(model, str) and 0 < len(model) <= _MAX_MODEL_CHARS and is_clean(model):
+            self._model = model
+        groq = document.get("x_groq")
+        for holder in (document, groq, choice):  # Moonshot counts within the choice
+            self._usage = (_usage(holder.get("usage")) if isinstance(holder, dict) else None) or self._usage
+
+
+def _usage(counts: object) -> Usage | None:
+    if not isinstance(counts, dict):
+        return None
+    given, made = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    if _is_count(given) and _is_count(made):
+        return Usage(input_tokens=given, output_tokens=made)
+    return None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS

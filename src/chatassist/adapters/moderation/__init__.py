@@ -1,0 +1,1 @@
+"""Adapters of the moderation port: who judges texts."""

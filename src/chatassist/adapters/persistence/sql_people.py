@@ -1,0 +1,94 @@
+"""Users and their logins in SQL. Statements are built once: a statement that lives on is compiled only once."""
+
+from datetime import datetime
+
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chatassist.adapters.persistence.failures import is_duplicate
+from chatassist.adapters.persistence.tables import LOGINS, USERS, as_login, as_user, login_values, user_values
+from chatassist.domain.model import Login, User
+from chatassist.domain.ports.persistence import Logins, Taken, Users
+
+_PURGED_AT_ONCE = 1000
+_SAVED = ("nickname", "avatar", "is_dark_mode", "auto_read", "save_history", "blocked")
+
+_FIND_USER = select(USERS).where(USERS.c.openid == bindparam("openid"))
+_GET_USER = select(USERS).where(USERS.c.id == bindparam("id"))
+_ADD_USER = insert(USERS)
+_SAVE_USER = update(USERS).where(USERS.c.id == bindparam("known_id")).values({name: bindparam(name) for name in _SAVED})
+
+_FIND_LOGIN = (
+    select(*LOGINS.c, *USERS.c).join(USERS, USERS.c.id == LOGINS.c.user_id).where(LOGINS.c.id == bindparam("login_id"))
+)
+_ADD_LOGIN = insert(LOGINS)
+_END_LOGIN = delete(LOGINS).where(LOGINS.c.id == bindparam("login_id"))
+_END_LOGINS = delete(LOGINS).where(LOGINS.c.user_id == bindparam("owner_id"))
+_EXPIRED_LOGINS = (
+    select(LOGINS.c.id).where(LOGINS.c.expires_at < bindparam("before")).order_by(LOGINS.c.expires_at)
+).limit(_PURGED_AT_ONCE)
+_DROP_LOGINS = delete(LOGINS).where(LOGINS.c.id.in_(bindparam("login_ids", expanding=True)))
+
+
+class SqlUsers(Users):
+    """The table `users`."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def find(self, openid: str) -> User | None:
+        """Return the user of an openid."""
+        row = (await self._db.execute(_FIND_USER, {"openid": openid})).first()
+        return None if row is None else as_user(row)
+
+    async def get(self, user_id: str) -> User | None:
+        """Return the user of an id."""
+        row = (await self._db.execute(_GET_USER, {"id": user_id})).first()
+        return None if row is None else as_user(row)
+
+    async def add(self, user: User) -> None:
+        """Store a new user. Raises Taken."""
+        try:
+            await self._db.execute(_ADD_USER, user_values(user))
+        except IntegrityError as error:
+            if is_duplicate(error, "openid"):
+                raise Taken("the openid has a user") from error
+            raise
+
+    async def save(self, user: User) -> None:
+        """Store what may change of a known user."""
+        values = user_values(user)
+        await self._db.execute(_SAVE_USER, {name: values[name] for name in _SAVED} | {"known_id": user.id})
+
+
+class SqlLogins(Logins):
+    """The table `logins`."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def find(self, login_id: str) -> tuple[Login, User] | None:
+        """Return the login with its user, in one round trip."""
+        row = (await self._db.execute(_FIND_LOGIN, {"login_id": login_id})).first()
+        split = len(LOGINS.c)
+        return None if row is None else (as_login(row[:split]), as_user(row[split:]))
+
+    async def add(self, login: Login) -> None:
+        """Store a new login."""
+        await self._db.execute(_ADD_LOGIN, login_values(login))
+
+    async def end(self, login_id: str) -> None:
+        """End one login."""
+        await self._db.execute(_END_LOGIN, {"login_id": login_id})
+
+    async def end_all(self, user_id: str) -> None:
+        """End every login of a user."""
+        await self._db.execute(_END_LOGINS, {"owner_id": user_id})
+
+    async def purge(self, before: datetime) -> int:
+        """Drop expired logins by id: a DELETE by time would lock the rows it passes."""
+        expired = (await self._db.execute(_EXPIRED_LOGINS, {"before": before})).scalars().all()
+        if not expired:
+            return 0
+        return (await self._db.execute(_DROP_LOGINS, {"login_ids": expired})).rowcount

@@ -1,0 +1,210 @@
+"""The only room that knows everyone: settings become adapters, adapters become services."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uuid_utils
+from dependency_injector import containers, providers
+from pydantic import SecretStr
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatassist.adapters.http import open_client
+from chatassist.adapters.identity.jwt_tokens import JwtTokens
+from chatassist.adapters.identity.local_login import LocalIdentity
+from chatassist.adapters.identity.token_secret import check_secret, load_or_create_secret
+from chatassist.adapters.identity.wechat_login import WeChatIdentity
+from chatassist.adapters.limits.memory import MemoryLimiter
+from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
+from chatassist.adapters.llm.scripted import ScriptedChatModel
+from chatassist.adapters.moderation.none import AllowAll
+from chatassist.adapters.persistence.engine import database_url, open_engine
+from chatassist.adapters.persistence.migrate import migrate as migrate_database
+from chatassist.adapters.persistence.sql import SqlStore
+from chatassist.adapters.replies.memory import MemoryReplyFeed
+from chatassist.adapters.wechat import WeChatApi
+from chatassist.domain.errors import StoreUnavailable
+from chatassist.domain.ports.identity import IdentityProvider, Tokens
+from chatassist.domain.ports.limits import Limiter, Rule
+from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.runtime import Clock
+from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
+from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.lease import Lease
+from chatassist.domain.services import Services
+from chatassist.domain.services.messages import MessageRules, MessageService
+from chatassist.domain.services.sessions import SessionService
+from chatassist.domain.services.users import UserService
+from chatassist.domain.upkeep import Upkeep, repeat
+from chatassist.settings import SQLITE_DEFAULT, Settings
+
+TOKEN_SECRET_FILE = Path("var/token-secret")
+WECHAT_READ_SECONDS = 5.0
+RELEASE_SECONDS = 1.0
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value else ""
+
+
+def _url(settings: Settings) -> URL:
+    database = settings.database
+    return database_url(database.url, database.user, _secret(database.password) or None)
+
+
+def _database(settings: Settings) -> AsyncEngine:
+    return open_engine(_url(settings), pool_size=settings.database.pool_size)
+
+
+def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
+    wechat = settings.wechat
+    if wechat.appid is None:
+        return LocalIdentity()
+    return WeChatIdentity(WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=_secret(wechat.secret)))
+
+
+def _tokens(settings: Settings, clock: Clock) -> Tokens:
+    token = settings.token
+    for name, value in (("SECRET", token.secret), ("PREVIOUS_SECRET", token.previous_secret)):
+        if value:
+            try:
+                check_secret(value.get_secret_value())
+            except ValueError as exc:
+                raise ValueError(f"CHATASSIST_TOKEN__{name} will not do: {exc}.") from exc
+    secret = _secret(token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
+    return JwtTokens(clock, secret=secret, previous_secret=_secret(token.previous_secret) or None)
+
+
+def _model(settings: Settings) -> ChatModel:
+    llm = settings.llm
+    if llm.is_scripted:
+        return ScriptedChatModel()
+    return OpenAiCompatibleChatModel(
+        base_url=llm.base_url or "",
+        api_key=_secret(llm.api_key),
+        model=llm.model or "",
+        idle_timeout=llm.idle_timeout,
+        options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
+    )
+
+
+def _limiter(settings: Settings) -> Limiter:
+    limits = settings.limits
+    return MemoryLimiter(
+        {
+            Rule.LOGINS: limits.logins_per_minute,
+            Rule.SENDS: limits.sends_per_minute,
+            Rule.READS: limits.reads_per_minute,
+        }
+    )
+
+
+def _message_rules(settings: Settings) -> MessageRules:
+    llm = settings.llm
+    return MessageRules(
+        content_chars=settings.limits.content_chars,
+        models=frozenset({"scripted" if llm.is_scripted else llm.model or ""}),
+        prompt=PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens),
+    )
+
+
+class Container(containers.DeclarativeContainer):
+    """Everything that is one of a kind in a process. Nothing in here connects to anything by being built."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    clock = providers.Object(lambda: datetime.now(UTC))
+    new_id = providers.Object(lambda: uuid_utils.uuid7().hex)
+
+    database = providers.Singleton(_database, settings)
+    store = providers.Singleton(SqlStore, database)
+    http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
+    identity = providers.Singleton(_identity, settings, http)
+    tokens = providers.Singleton(_tokens, settings, clock)
+    model = providers.Singleton(_model, settings)
+    feed = providers.Singleton(MemoryReplyFeed)
+    limiter = providers.Singleton(_limiter, settings)
+    moderator = providers.Singleton(AllowAll)
+
+    lease = providers.Singleton(Lease, store, clock, new_id)
+    reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
+    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, clock=clock, rules=reply_rules)
+    follower = providers.Singleton(Follower, store, feed, clock)
+    users = providers.Singleton(
+        UserService,
+        store,
+        identity,
+        tokens,
+        limiter=limiter,
+        clock=clock,
+        new_id=new_id,
+        token_lifetime=providers.Callable(lambda settings: timedelta(seconds=settings.token.lifetime), settings),
+    )
+    sessions = providers.Singleton(SessionService, store)
+    messages = providers.Singleton(
+        MessageService,
+        store,
+        engine,
+        follower,
+        limiter=limiter,
+        moderator=moderator,
+        clock=clock,
+        new_id=new_id,
+        rules=providers.Callable(_message_rules, settings),
+    )
+    upkeep = providers.Singleton(Upkeep, store, engine, lease, clock)
+    services = providers.Singleton(
+        Services, users=users, sessions=sessions, messages=messages, store=store, engine=engine
+    )
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the database to this version. Raises StoreUnavailable or ValueError with what to do about it."""
+    await migrate_database(_url(settings))
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open everything, and close it in reverse. Raises StoreUnavailable or ValueError where it cannot be opened.
+
+    Only the SQLite default is migrated here; any other database that is behind refuses the start.
+    """
+    container = Container(settings=settings)
+    if settings.database.url == SQLITE_DEFAULT:
+        await migrate(settings)
+    async with AsyncExitStack() as stack:
+        services = container.services()
+        stack.push_async_callback(container.store().aclose)
+        stack.push_async_callback(container.http().aclose)
+        model = container.model()
+        if isinstance(model, OpenAiCompatibleChatModel):
+            stack.push_async_callback(model.aclose)
+        await services.store.check()
+        await container.lease().ensure()
+        stack.push_async_callback(_release, container.lease())
+        stack.push_async_callback(services.drain, 0)
+        await stack.enter_async_context(_running(repeat(container.upkeep().jobs())))
+        yield services
+
+
+async def _release(lease: Lease) -> None:
+    """Tell the others that we are gone; where the database is away, they find out when the lease lapses."""
+    with contextlib.suppress(StoreUnavailable, TimeoutError):
+        await asyncio.wait_for(lease.release(), RELEASE_SECONDS)
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

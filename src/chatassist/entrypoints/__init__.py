@@ -1,0 +1,1 @@
+"""The doors: ways in from outside, which translate and decide nothing."""

@@ -1,0 +1,71 @@
+"""Puts the HTTP door together. It is given a way to open the services and never learns how they are made."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from chatassist import __version__
+from chatassist.domain.services import Services
+from chatassist.entrypoints.http import envelope, openapi
+from chatassist.entrypoints.http.middleware import BodyLimit, ForwardingNotice, Frame
+from chatassist.entrypoints.http.routes import auth, chat, health, user
+from chatassist.settings import HttpSettings
+
+OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
+
+
+class State(TypedDict):
+    """What the lifespan gives to every request."""
+
+    services: Services
+
+
+def create_app(open_services: OpenServices, http: HttpSettings, *, body_bytes: int = 262_144) -> FastAPI:
+    """Return the app; services are opened when it starts and closed when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with open_services() as services:
+            yield {"services": services}
+
+    app = FastAPI(
+        title="chatassist",
+        version=__version__,
+        description="AI聊天助手后端",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        **_documents(public=bool(http.docs)),
+    )
+    app.state.reply_wait = http.reply_wait
+    for router in (auth.router, user.router, chat.router):
+        app.include_router(router, prefix="/v1")
+    app.include_router(health.router)
+    envelope.install(app)
+    openapi.publish(app)
+    _surround(app, http, body_bytes)
+    return app
+
+
+def _surround(app: FastAPI, http: HttpSettings, body_bytes: int) -> None:
+    """Put the layers around the app, innermost first."""
+    app.add_middleware(BodyLimit, max_bytes=body_bytes)
+    if http.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(http.trusted_proxies))
+    app.add_middleware(ForwardingNotice, trusted=http.trusted_proxies)
+    if http.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(http.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-Id"],
+            expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Frame)
+
+
+def _documents(*, public: bool) -> dict[str, Any]:
+    return {"redoc_url": None} if public else {"redoc_url": None, "docs_url": None, "openapi_url": None}

@@ -1,0 +1,218 @@
+"""What every answer looks like, and the one table from errors to statuses and from reasons to Chinese sentences."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from chatassist.domain import errors
+from chatassist.domain.errors import ChatAssistError, InvalidInput, NotFound
+from chatassist.domain.model import Turn
+from chatassist.entrypoints.http.schemas import Wire
+
+T = TypeVar("T")
+
+
+class InvalidRequest(InvalidInput):
+    """A field, parameter or header is missing or has the wrong type. `field` names it."""
+
+    slug = "invalid_request"
+
+    def __init__(self, field: str = "") -> None:
+        super().__init__(field)
+        self.field = field
+
+
+class JsonInvalid(InvalidInput):
+    """The body is not JSON, or not sent as JSON."""
+
+    slug = "json_invalid"
+
+
+class MalformedHttp(InvalidInput):
+    """What came is no HTTP request."""
+
+    slug = "http_invalid"
+
+
+class BodyTooLarge(InvalidInput):
+    """The body has more bytes than allowed."""
+
+    slug = "body_too_large"
+
+
+class PathNotFound(NotFound):
+    """There is no such endpoint."""
+
+    slug = "not_found"
+
+
+class MethodNotAllowed(ChatAssistError):
+    """The endpoint exists, for another method."""
+
+    slug = "method_not_allowed"
+
+
+class TurnFailed(ChatAssistError):
+    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self.turn = turn
+
+
+STATUS: Mapping[type[ChatAssistError], int] = {
+    errors.InvalidInput: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    MethodNotAllowed: 405,
+    errors.Limited: 429,
+    errors.Unavailable: 500,
+}
+
+SENTENCES: Mapping[str, str] = {
+    "invalid_request": "请求参数错误",
+    "json_invalid": "请求体不是有效的 JSON",
+    "http_invalid": "请求格式错误",
+    "body_too_large": "请求内容过大",
+    "content_empty": "消息内容不能为空",
+    "content_too_long": "消息内容过长，请缩短后再发送",
+    "content_invalid": "消息内容包含无法识别的字符",
+    "content_blocked": "消息内容不符合规范，请修改后再发送",
+    "model_unknown": "所选模型不可用",
+    "client_message_id_invalid": "消息编号格式错误",
+    "idempotency_mismatch": "该消息编号已用于其他内容",
+    "wechat_code_invalid": "登录凭证无效或已过期，请重新登录",
+    "context_too_long": "对话内容过长，请新建会话后重试",
+    "token_missing": "请先登录",
+    "token_invalid": "登录状态无效，请重新登录",
+    "token_expired": "登录已过期，请重新登录",
+    "login_ended": "您已退出登录，请重新登录",
+    "user_blocked": "您的账号已被停用",
+    "wechat_user_blocked": "您的微信账号暂时无法登录",
+    "not_found": "请求的地址不存在",
+    "session_not_found": "会话不存在",
+    "message_not_found": "消息不存在",
+    "method_not_allowed": "请求方法不被支持",
+    "too_many_sends": "发送消息过于频繁，请稍后再试",
+    "too_many_logins": "登录过于频繁，请稍后再试",
+    "too_many_reads": "操作过于频繁，请稍后再试",
+    "wechat_rate_limited": "登录过于频繁，请稍后再试",
+    "identity_unavailable": "微信登录服务暂时不可用，请稍后再试",
+    "identity_misconfigured": "登录服务配置有误，请联系管理员",
+    "database_unavailable": "服务暂时不可用，请稍后再试",
+    "shutting_down": "服务正在重启，请稍后再试",
+    "internal": "服务器内部错误",
+    "reply_interrupted": "回复被中断，请重新发送",
+    "reply_not_stored": "回复未能保存，请稍后再试",
+    "llm_overloaded": "AI 服务繁忙，请稍后再试",
+    "llm_unavailable": "AI 服务暂时不可用，请稍后再试",
+    "llm_misconfigured": "AI 服务配置有误，请联系管理员",
+    "llm_timeout": "AI 回复超时，请稍后再试",
+}
+
+
+class Envelope(BaseModel, Generic[T]):
+    """A success."""
+
+    code: int = 200
+    message: str = "success"
+    data: T
+
+
+class TurnIds(Wire):
+    """The turn whose reply failed."""
+
+    session_id: str
+    message_id: str
+    user_message_id: str
+
+
+class Refusal(Wire):
+    """An error: `message` is for the user, `reason` for the program, `requestId` for whoever asks the operator."""
+
+    code: int
+    message: str
+    data: None = None
+    reason: str
+    request_id: str
+    turn: TurnIds | None = Field(default=None, description="Only when a reply failed")
+
+
+def status_of(kind: type[ChatAssistError]) -> int:
+    """Return the HTTP status, which is the envelope's code, of a class of errors."""
+    return next((STATUS[base] for base in kind.__mro__ if base in STATUS), 500)
+
+
+def refuse(error: ChatAssistError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer that an error gets."""
+    failed = error.turn if isinstance(error, TurnFailed) else None
+    kind = errors.named(failed.reply.reason if failed else error.slug)
+    status = status_of(kind)
+    sentence = SENTENCES[kind.slug]
+    body = Refusal(
+        code=status,
+        message=f"{sentence}：{error.field}" if isinstance(error, InvalidRequest) and error.field else sentence,
+        reason=kind.slug,
+        request_id=request_id,
+        turn=_ids(failed) if failed else None,
+    )
+    wait = kind.retry_after if failed else error.retry_after
+    extra = {"Retry-After": str(math.ceil(wait))} if wait is not None and status in (429, 500) else {}
+    if status == 401:
+        extra["WWW-Authenticate"] = "Bearer"
+    content = body.model_dump_json(by_alias=True, exclude=None if failed else {"turn"})
+    return Response(content, status, {**(headers or {}), **extra}, media_type="application/json")
+
+
+def conditional(request: Request, body: BaseModel) -> Response:
+    """Return a 200 with an ETag of its bytes, or the 304 that the client's `If-None-Match` earns."""
+    content = body.model_dump_json(by_alias=True).encode()
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    held = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
+    if tag in held or "*" in held:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def request_id(request: Request) -> str:
+    """Return the id that the frame around the app gave this request."""
+    return str(request.state.request_id)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that the framework or a service raises answer in the envelope."""
+    app.add_exception_handler(ChatAssistError, _chatassist_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _chatassist_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChatAssistError)  # noqa: S101 - as registered
+    return refuse(error, request_id(request))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as registered
+    first = error.errors()[0]
+    if first["type"] == "json_invalid" or first["loc"] == ("body",):
+        return refuse(JsonInvalid(), request_id(request))
+    return refuse(InvalidRequest(str(first["loc"][1])), request_id(request))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as registered
+    kinds = {404: PathNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
+    known = kinds.get(error.status_code, JsonInvalid)  # 400 is "There was an error parsing the body"
+    return refuse(known(), request_id(request), error.headers)
+
+
+def _ids(turn: Turn) -> TurnIds:
+    return TurnIds(session_id=turn.message.session_id, message_id=turn.reply.id, user_message_id=turn.message.id)

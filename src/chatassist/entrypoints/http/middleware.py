@@ -1,0 +1,163 @@
+"""Around the app, as plain ASGI: the request's id, the body's cap, one log line, and an envelope for any defect."""
+
+import ipaddress
+import json
+import logging
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import uuid_utils
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatassist.domain.errors import Internal
+from chatassist.entrypoints.http.envelope import refuse
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+
+class Frame:
+    """The outermost layer: nothing passes it without a request id, and no exception at all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request_id = _given_id(scope) or uuid_utils.uuid7().hex
+        scope["state"]["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started, status = time.perf_counter(), 0
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, framed)
+        except Exception:
+            log.exception("unhandled")
+            if not status:
+                await refuse(Internal(), request_id)(scope, receive, framed)
+        finally:
+            _log_answer(scope, status, time.perf_counter() - started)
+
+
+class BodyLimit:
+    """Refuses bodies over a cap: at the head where a length is declared, else as soon as they exceed it."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing of a body that is declared too long is read."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        refused = not declared.isdigit() or int(declared) > self._max_bytes
+        left = self._max_bytes
+
+        async def capped() -> Message:
+            nonlocal left
+            if refused:
+                raise _too_large()
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _too_large()
+            return message
+
+        return await self._app(scope, capped, send)
+
+
+class ForwardingNotice:
+    """Says once that a peer who is not a trusted proxy sends forwarding headers: they are ignored."""
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
+        self._app = app
+        self._trusted = [ipaddress.ip_network(part, strict=False) for part in trusted]
+        self._said = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and not self._said and self._is_untrusted(scope):
+            self._said = True
+            log.warning("forwarding headers from an untrusted peer are ignored: see CHATASSIST_HTTP__TRUSTED_PROXIES")
+        await self._app(scope, receive, send)
+
+    def _is_untrusted(self, scope: Scope) -> bool:
+        if not any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"]):
+            return False
+        try:
+            peer = ipaddress.ip_address((scope.get("client") or ("",))[0])
+        except ValueError:
+            return False
+        return not any(peer in network for network in self._trusted)
+
+
+class StrictJsonRoute(APIRoute):
+    """A route whose JSON is JSON: no NaN or Infinity, and whatever breaks the parser is the sender's fault."""
+
+    def get_route_handler(self) -> Any:
+        """Return FastAPI's handler, given a request that reads JSON strictly."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Any:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            return json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as exc:
+            raise json.JSONDecodeError("not JSON", "", 0) from exc
+
+
+def _no_constant(_: str) -> None:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, headers={"Connection": "close"})
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def _log_answer(scope: Scope, status: int, seconds: float) -> None:
+    """Log one line; the route's template stands for the path, which may hold anything."""
+    route = scope.get("route")
+    log.info(
+        "answered",
+        extra={
+            "method": scope["method"] if route else "-",
+            "route": getattr(route, "path", "-"),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        },
+    )

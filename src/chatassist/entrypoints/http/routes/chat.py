@@ -1,0 +1,69 @@
+"""Sending a message, and looking at its reply again."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+
+from chatassist.domain import errors
+from chatassist.domain.model import Status
+from chatassist.entrypoints.http.auth import CallerNow, Given
+from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, TurnFailed
+from chatassist.entrypoints.http.middleware import StrictJsonRoute
+from chatassist.entrypoints.http.openapi import CALLER, refusals
+from chatassist.entrypoints.http.schemas import MessageIn, MessageOut, SentOut, reply_out, sent_out
+
+router = APIRouter(prefix="/chat", tags=["chat"], route_class=StrictJsonRoute)
+
+_SEND = (
+    InvalidRequest,
+    JsonInvalid,
+    BodyTooLarge,
+    errors.ContentEmpty,
+    errors.ContentTooLong,
+    errors.ContentInvalid,
+    errors.ContentBlocked,
+    errors.ModelUnknown,
+    errors.KeyInvalid,
+    errors.IdempotencyMismatch,
+    errors.SessionNotFound,
+    errors.TooManySends,
+    errors.ShuttingDown,
+)
+_REPLY_FAILED = (*errors.leaves(errors.ReplyFailed), errors.ContextTooLong)
+
+
+@router.post("/message", responses=refusals(*CALLER, *_SEND, *_REPLY_FAILED))
+async def send(
+    request: Request,
+    given: Given,
+    caller: CallerNow,
+    body: MessageIn,
+    idempotency_key: Annotated[str | None, Header(description="The same as `clientMessageId`")] = None,
+) -> Envelope[SentOut]:
+    """Send a message and wait for the reply.
+
+    Where the reply takes longer than the configured wait (50 s), `status` is `running` and the content is the text so
+    far; the client goes on with `GET /chat/message/{messageId}`. A reply that failed is an error with the turn's ids.
+    """
+    sent = await given.messages.send(caller.user, body.draft(_one_key(body.client_message_id, idempotency_key)))
+    turn = await given.messages.settle(sent.turn, request.app.state.reply_wait)
+    if turn.reply.status is Status.FAILED:
+        raise TurnFailed(turn)
+    return Envelope(data=sent_out(replace(sent, turn=turn)))
+
+
+@router.get(
+    "/message/{message_id}",
+    response_model_exclude_none=True,
+    responses=refusals(*CALLER, errors.MessageNotFound, errors.TooManyReads),
+)
+async def message(given: Given, caller: CallerNow, message_id: str) -> Envelope[MessageOut]:
+    """Show a reply, with all text so far."""
+    return Envelope(data=reply_out(await given.messages.get(caller.user, message_id)))
+
+
+def _one_key(field: str | None, header: str | None) -> str | None:
+    if field is not None and header is not None and field != header:
+        raise errors.IdempotencyMismatch
+    return header if field is None else field

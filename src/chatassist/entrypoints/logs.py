@@ -1,0 +1,69 @@
+"""One structured line per decision: JSON in production, readable in development; never an exception's own words.
+
+What a library puts into an exception (an URL with a secret, SQL with a message in it) is not ours to print, so of an
+exception only the classes and the places are logged.
+"""
+
+import logging
+import logging.config
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_QUIET = ("httpx2", "httpcore2", "openai", "sqlalchemy", "alembic", "aiosqlite", "asyncmy", "aiomysql", "asyncio")
+"""Libraries that log URLs, statements or bodies below WARNING (httpx2 prints WeChat's secret at INFO)."""
+
+
+def configure(*, as_json: bool, quiet: bool = False) -> None:
+    """Send every log line of the process to standard error in one form; `quiet` leaves out what is no trouble."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _places_only,
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Their tracebacks after a cancelled query are noise: the pool has already thrown the connection away.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def _places_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace exception info by the classes and places of the whole chain."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    chain: list[str] = []
+    while isinstance(error, BaseException) and len(chain) < 10:
+        last = traceback.extract_tb(error.__traceback__)[-5:]
+        places = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in last[::-1])
+        chain.append(f"{type(error).__module__}.{type(error).__qualname__} at {places}")
+        error = error.__cause__ or error.__context__
+    if chain:
+        event["exception"] = chain
+    return event

@@ -1,0 +1,239 @@
+"""Everything an operator can set: `CHATASSIST_` variables, from the environment or `.env`, nested with `__`.
+
+Rules that need several settings at once stand at the end; each says in one sentence what to do, and never a value.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "CHATASSIST_"
+SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Listed = Annotated[tuple[str, ...], NoDecode]
+"""Several values in one variable, separated by commas."""
+
+
+class Env(StrEnum):
+    """Where the service runs."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class HttpSettings(_Section):
+    """The HTTP door."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one")
+    reply_wait: float = Field(
+        default=50, ge=0, le=3_600, description="seconds a blocking send waits; WeChat cuts at 60"
+    )
+    drain_seconds: float = Field(default=30, ge=0, le=3_600, description="seconds running replies get at SIGTERM")
+    docs: bool | None = Field(default=None, description="serve /docs and /openapi.json; by default not in production")
+    trusted_proxies: Listed = Field(default=(), description="addresses or networks whose X-Forwarded-For counts")
+    cors_origins: Listed = Field(default=(), description="origins that browsers may call from")
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: Sequence[str]) -> Sequence[str]:
+        for part in value:
+            ipaddress.ip_network(part, strict=False)
+        return value
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class DatabaseSettings(_Section):
+    """Where everything is kept."""
+
+    url: str = Field(default=SQLITE_DEFAULT, description="SQLite or MySQL, also as jdbc:mysql://localhost:3306")
+    user: str | None = None
+    password: SecretStr | None = None
+    pool_size: int = Field(default=10, ge=1, le=1_000)
+
+
+class TokenSettings(_Section):
+    """Bearer tokens."""
+
+    secret: SecretStr | None = Field(default=None, description="at least 32 random bytes; required in production")
+    previous_secret: SecretStr | None = Field(default=None, description="still accepted while secrets are rotated")
+    lifetime: int = Field(default=604_800, ge=60, le=31_536_000, description="seconds")
+
+
+class WeChatSettings(_Section):
+    """The mini-program."""
+
+    appid: str | None = None
+    secret: SecretStr | None = None
+    base_url: str = Field(default="https://api.weixin.qq.com", pattern=r"^https?://[^\s/?#]+/?$")
+    local_login: bool | None = Field(default=None, description="accept dev:<name>; by default on a laptop only")
+
+
+class LlmVendor(StrEnum):
+    """How replies are made."""
+
+    SCRIPTED = "scripted"
+    OPENAI_COMPATIBLE = "openai_compatible"
+
+
+class LlmSettings(_Section):
+    """The AI vendor."""
+
+    vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
+    api_key: SecretStr | None = None
+    model: str | None = None
+    idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
+    deadline: Seconds = Field(default=120, description="seconds a reply may take")
+    system_prompt: str = ""
+    temperature: float | None = Field(default=None, ge=0, le=2, description="the vendor's own by default")
+    context_tokens: Count = Field(default=6000, description="for history; system prompt and question are sent whole")
+    max_output_tokens: int | None = Field(default=2000, ge=1)
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether no vendor is configured, or none is wanted."""
+        return self.vendor is LlmVendor.SCRIPTED or not (self.vendor or self.base_url or self.api_key or self.model)
+
+
+class LimitSettings(_Section):
+    """What one user or address may ask for; 0 a minute is no limit."""
+
+    content_chars: int = Field(default=8000, ge=1, le=64_000)
+    body_bytes: int = Field(default=262_144, ge=1_024, le=16_777_216)
+    sends_per_minute: Count = 20
+    logins_per_minute: Count = Field(default=120, description="per address; loopback peers are not counted")
+    reads_per_minute: Count = 300
+
+
+class Settings(BaseSettings):
+    """The whole tree. Raises ValidationError, whose text names settings and never values."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    env: Env = Env.DEVELOPMENT
+    http: HttpSettings = HttpSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    token: TokenSettings = TokenSettings()
+    wechat: WeChatSettings = WeChatSettings()
+    llm: LlmSettings = LlmSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the strict rules hold."""
+        return self.env is Env.PRODUCTION
+
+    @property
+    def local_login(self) -> bool:
+        """Whether `dev:<name>` logs in."""
+        return self.wechat.local_login is not False and self.wechat.appid is None
+
+    @property
+    def docs(self) -> bool:
+        """Whether /docs and /openapi.json are served."""
+        return not self.is_production if self.http.docs is None else self.http.docs
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for broken, sentence in (*self._identity_rules(), *self._llm_rules(), *self._production_rules()):
+            if broken:
+                raise ValueError(sentence)
+        return self
+
+    def _identity_rules(self) -> Sequence[tuple[bool, str]]:
+        wechat, local = self.wechat, self.wechat.local_login
+        return (
+            (local is True and self.is_production, "CHATASSIST_WECHAT__LOCAL_LOGIN must not be true in production."),
+            (wechat.appid is not None and not _given(wechat.secret), "CHATASSIST_WECHAT__SECRET is missing."),
+            (
+                local is True and wechat.appid is not None,
+                "CHATASSIST_WECHAT__LOCAL_LOGIN and CHATASSIST_WECHAT__APPID exclude each other: unset one.",
+            ),
+            (
+                wechat.appid is None and (self.is_production or local is False),
+                "CHATASSIST_WECHAT__APPID and CHATASSIST_WECHAT__SECRET are missing: nobody could log in.",
+            ),
+            (
+                wechat.appid is None and not self.http.is_loopback,
+                "CHATASSIST_HTTP__HOST is no loopback address, so local login is off: set CHATASSIST_WECHAT__APPID.",
+            ),
+        )
+
+    def _llm_rules(self) -> Sequence[tuple[bool, str]]:
+        llm = self.llm
+        return (
+            (
+                not llm.is_scripted and not (llm.base_url and llm.model),
+                "CHATASSIST_LLM__BASE_URL and CHATASSIST_LLM__MODEL are both needed for an AI vendor.",
+            ),
+            (
+                self.is_production and llm.is_scripted and llm.vendor is None,
+                "No AI vendor is set: give CHATASSIST_LLM__BASE_URL, CHATASSIST_LLM__API_KEY and CHATASSIST_LLM__MODEL,"
+                " or CHATASSIST_LLM__VENDOR=scripted.",
+            ),
+        )
+
+    def _production_rules(self) -> Sequence[tuple[bool, str]]:
+        return (
+            (
+                self.is_production and not _given(self.token.secret),
+                "CHATASSIST_TOKEN__SECRET is missing: give at least 32 random bytes.",
+            ),
+        )
+
+
+def _given(secret: SecretStr | None) -> bool:
+    return secret is not None and bool(secret.get_secret_value())
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ, env_file: Path = Path(".env")) -> Sequence[str]:
+    """Return names that look like ours and that nothing reads: most likely misspelt. Tests' own are left out."""
+    present = {*environment, *(dotenv_values(env_file) if env_file.is_file() else ())}
+    ours = {name.upper() for name in present if name.upper().startswith(PREFIX)}
+    return sorted(name for name in ours - set(variables()) if not name.startswith(f"{PREFIX}TEST_"))
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Sequence[str]:
+    """Return the name of every variable that is read."""
+    names: list[str] = []
+    for name, info in model.model_fields.items():
+        kind: Any = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += variables(kind, f"{prefix}{name.upper()}__")
+        else:
+            names.append(f"{prefix}{name.upper()}")
+    return names
