@@ -36,7 +36,7 @@ def serve() -> None:
     """Serve the HTTP API until SIGTERM or Ctrl+C."""
     from chatassist.container import open_services  # noqa: PLC0415
     from chatassist.entrypoints.http.app import create_app  # noqa: PLC0415
-    from chatassist.entrypoints.http.server import serve as run  # noqa: PLC0415
+    from chatassist.entrypoints.http.server import new_server  # noqa: PLC0415
 
     settings = _settings()
     for name in unknown_variables():
@@ -50,7 +50,7 @@ def serve() -> None:
         asyncio.run(try_out())
     http = settings.http.model_copy(update={"docs": settings.docs})
     web = create_app(lambda: open_services(settings), http, body_bytes=settings.limits.body_bytes)
-    run(web, http, lambda base: typer.echo(_HINT.format(base=base)) if settings.local_login else None)
+    new_server(web, http, lambda base: typer.echo(_HINT.format(base=base)) if settings.local_login else None).run()
 
 
 @app.command()

@@ -65,5 +65,6 @@ def _places_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
         chain.append(f"{type(error).__module__}.{type(error).__qualname__} at {places}")
         error = error.__cause__ or error.__context__
     if chain:
-        event["exception"] = chain
+        event["error"] = chain
+    event.pop("color_message", None)  # uvicorn's, for its own formatter
     return event

@@ -54,7 +54,7 @@ class ReplyRules:
     """Seconds between tries to store an end while the database is away."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Production:
     """One reply in the making. Deadline, interruption and (later) stop are one way out: the scope's time is over."""
 

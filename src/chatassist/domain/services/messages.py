@@ -81,6 +81,7 @@ class MessageService:
             raise SessionNotFound
         if known := await self._known(user, draft):
             return known
+        self._engine.check_open()
         await self._limiter.hit(Rule.SENDS, user.id)
         if not await self._moderator.allows(draft.text, user.openid):
             raise ContentBlocked

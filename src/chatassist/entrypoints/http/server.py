@@ -57,8 +57,8 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: FastAPI, http: HttpSettings, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `started` is told the base address once connections are accepted."""
+def new_server(app: FastAPI, http: HttpSettings, started: Callable[[str], None]) -> DrainingServer:
+    """Return a server for the app; `started` is told the base address once connections are accepted."""
     config = uvicorn.Config(
         app,
         host=http.host,
@@ -72,4 +72,4 @@ def serve(app: FastAPI, http: HttpSettings, started: Callable[[str], None]) -> N
         timeout_graceful_shutdown=LAST_SECONDS,
         backlog=2048,
     )
-    DrainingServer(config, drain_seconds=http.drain_seconds, started=started).run()
+    return DrainingServer(config, drain_seconds=http.drain_seconds, started=started)
