@@ -55,8 +55,11 @@ class HttpSettings(_Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _addresses(cls, value: Sequence[str]) -> Sequence[str]:
-        for part in value:
-            ipaddress.ip_network(part, strict=False)
+        try:
+            for part in value:
+                ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
         return value
 
     @property

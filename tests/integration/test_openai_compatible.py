@@ -58,6 +58,7 @@ async def test_the_request_holds_the_conversation_and_what_is_configured(
 
     sent = vendor.requests[0]
     assert (sent.method, sent.path, sent.headers["authorization"]) == ("POST", "/v1/chat/completions", f"Bearer {KEY}")
+    assert sent.headers["accept-encoding"] == "identity"
     assert sent.body == {
         "model": "default-model",
         "messages": [
@@ -73,8 +74,11 @@ async def test_the_request_holds_the_conversation_and_what_is_configured(
     }
 
 
-async def test_the_users_model_is_asked_for_and_what_is_not_configured_is_not_sent(vendor: LoopbackVendor) -> None:
-    model = OpenAiCompatibleChatModel(base_url=f"{vendor.base_url}/", api_key="", model="default", idle_timeout=5)
+@pytest.mark.parametrize("ending", ["", "/", "/chat/completions", "/chat/completions/\n"])
+async def test_the_users_model_is_asked_for_and_what_is_not_configured_is_not_sent(
+    vendor: LoopbackVendor, ending: str
+) -> None:
+    model = OpenAiCompatibleChatModel(base_url=vendor.base_url + ending, api_key="", model="default", idle_timeout=5)
 
     await hear(model, asking("hi", model="another"))
     await model.aclose()
@@ -112,7 +116,7 @@ async def test_a_good_answer_ends_with_model_and_usage_and_frees_its_connection_
 
 async def test_bytes_cut_anywhere_give_the_same_text(vendor: LoopbackVendor, model: OpenAiCompatibleChatModel) -> None:
     body = stream_of("汉字，", "👩‍👩‍👧 ", "𠮷野家")
-    dice = random.Random(20261122)
+    dice = random.Random(20261122)  # noqa: S311 - where to cut is no secret
     for places in [range(1, len(body)), *(dice.sample(range(len(body)), 9) for _ in range(20))]:
         vendor.answers(sends(*cut(body, *places)))
 
@@ -183,8 +187,8 @@ async def test_a_redirect_is_a_wrong_address_and_carries_no_conversation_away(
 
 @pytest.mark.parametrize(
     "tail",
-    [hangs("a"), drips(every=0.05, times=999), floods(), resets("a")],
-    ids=["hang", "drip", "flood", "reset"],
+    [hangs("a"), drips(every=0.05, times=999), floods(), floods(b"data: " + b"x" * 50_000), resets("a")],
+    ids=["hang", "drip", "flood", "long line", "reset"],
 )
 @pytest.mark.parametrize("done", [b"", DONE], ids=["without done", "with done"])
 async def test_after_its_finish_reason_nothing_a_vendor_does_spoils_or_long_delays_a_reply(
@@ -222,7 +226,7 @@ async def test_a_parameter_refused_twice_is_the_operators_matter(
 
 async def test_hundreds_of_random_cancels_leak_nothing(vendor: LoopbackVendor) -> None:
     model = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key=KEY, model="m", idle_timeout=5)
-    dice = random.Random(7)
+    dice = random.Random(7)  # noqa: S311 - when to leave is no secret
     vendor.script = drips(event(piece("more")), every=0.001, times=4)
 
     async def cancelled(after: float) -> None:

@@ -18,7 +18,7 @@ from chatassist.domain.errors import (
 )
 from chatassist.domain.model import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
-from tests.fixtures.vendor_behaviours import Call, event, fails, piece, sends
+from tests.fixtures.vendor_behaviours import Behaviour, Call, event, fails, floods, hangs, piece, sends
 from tests.integration.heard import asking, hear
 
 KEY = "sk-very-secret"
@@ -176,28 +176,39 @@ async def test_a_refusal_within_200_is_found(
     assert len(vendor.requests) == 1
 
 
-async def test_an_endless_refusal_is_sorted_all_the_same(
-    vendor: LoopbackVendor, model: OpenAiCompatibleChatModel
+@pytest.mark.parametrize("body", [floods(b"x" * 9_000), hangs()], ids=["endless", "never"])
+async def test_a_refusal_is_sorted_before_its_body_is_whole(
+    vendor: LoopbackVendor, model: OpenAiCompatibleChatModel, monkeypatch: pytest.MonkeyPatch, body: Behaviour
 ) -> None:
-    vendor.answers(sends(*[b"x" * 9_000] * 99, status=401, whole=False))
+    monkeypatch.setattr("chatassist.adapters.llm.openai_compatible._REFUSAL_WAIT", 0.3)
 
-    assert type((await hear(model)).error) is LlmMisconfigured
-    await vendor.until(lambda: vendor.busy == 0)
+    async def refuse(call: Call) -> None:
+        await call.head(401)
+        await body(call)
+
+    vendor.answers(refuse)
+
+    async with asyncio.timeout(1):  # the idle timeout is 5
+        assert type((await hear(model)).error) is LlmMisconfigured
+        await vendor.until(lambda: vendor.busy == 0)
 
 
-async def test_a_refusal_whose_body_never_comes_is_sorted_all_the_same(
-    vendor: LoopbackVendor, model: OpenAiCompatibleChatModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chatassist.adapters.llm.openai_compatible._REFUSAL_WAIT", 0.05)
+async def test_of_an_endless_refusal_little_is_read(vendor: LoopbackVendor, model: OpenAiCompatibleChatModel) -> None:
+    sent = 0
 
-    async def half(call: Call) -> None:
-        await call.head(403)
-        await asyncio.Event().wait()
+    async def refuse(call: Call) -> None:
+        nonlocal sent
+        await call.head(401)
+        while True:
+            sent += 9_000
+            await call.write(b"x" * 9_000)
 
-    vendor.answers(half)
+    vendor.answers(refuse)
 
-    assert type((await hear(model)).error) is LlmMisconfigured
-    await vendor.until(lambda: vendor.busy == 0)
+    async with asyncio.timeout(1):  # reading for ever would take 2 s
+        await hear(model)
+
+    assert sent < 50_000_000  # what the sockets hold besides
 
 
 @pytest.mark.parametrize(
@@ -226,17 +237,25 @@ async def test_no_exception_of_a_library_passes(
     assert type(heard.error) is expected
 
 
-@pytest.mark.parametrize(
-    ("base_url", "key"),
-    [("nonsense", KEY), ("", KEY), ("ftp://vendor.test", KEY), ("http://127.0.0.1:1", "k\nk"), ("http://x", "密钥")],
-)
-async def test_an_address_or_key_that_cannot_be_sent_is_the_operators_matter(base_url: str, key: str) -> None:
-    model = OpenAiCompatibleChatModel(base_url=base_url, api_key=key, model="m", idle_timeout=5)
+@pytest.mark.parametrize("base_url", ["nonsense", "", "ftp://vendor.test"])
+async def test_an_address_that_is_none_is_the_operators_matter(base_url: str) -> None:
+    model = OpenAiCompatibleChatModel(base_url=base_url, api_key=KEY, model="m", idle_timeout=5)
 
     heard = await hear(model)
     await model.aclose()
 
     assert type(heard.error) is LlmMisconfigured
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "密钥"])
+async def test_a_key_that_fits_no_header_is_the_operators_matter(vendor: LoopbackVendor, key: str) -> None:
+    model = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key=key, model="m", idle_timeout=5)
+
+    heard = await hear(model)
+    await model.aclose()
+
+    assert type(heard.error) is LlmMisconfigured
+    assert vendor.requests == []
 
 
 async def test_a_vendor_that_nobody_runs_is_unavailable() -> None:

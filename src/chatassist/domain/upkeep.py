@@ -63,12 +63,11 @@ class Upkeep:
         )
 
     async def renew(self) -> None:
-        """Renew the lease; where it lapsed, others end our replies, so their vendor calls are pointless."""
+        """Renew the lease; where it lapsed, even if it is held again under a new id, others end our replies."""
         try:
             await self._lease.renew()
         finally:
-            if not self._lease.held:
-                self._engine.interrupt_all()
+            self._engine.interrupt_lapsed()
 
     async def reap(self) -> None:
         """End the replies of processes that went away."""

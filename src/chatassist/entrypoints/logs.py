@@ -5,7 +5,6 @@ exception only the classes and the places are logged.
 """
 
 import logging
-import logging.config
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -19,6 +18,16 @@ _QUIET = ("httpx2", "httpcore2", "openai", "sqlalchemy", "alembic", "aiosqlite",
 
 def configure(*, as_json: bool, quiet: bool = False) -> None:
     """Send every log line of the process to standard error in one form; `quiet` leaves out what is no trouble."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(as_json=as_json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    quieten()
+
+
+def formatter(*, as_json: bool) -> logging.Formatter:
+    """Return what turns any record, a library's too, into one of our lines."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -27,28 +36,23 @@ def configure(*, as_json: bool, quiet: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _places_only,
     ]
-    renderer = (
+    renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def quieten() -> None:
+    """Let libraries speak of trouble only."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Their tracebacks after a cancelled query are noise: the pool has already thrown the connection away.
+    # Its tracebacks after a cancelled query are noise: the pool has already thrown the connection away.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers[:], logger.propagate = [], True
     logging.getLogger("uvicorn.access").disabled = True
 
 

@@ -70,5 +70,6 @@ class EventStream:
 
     def _bound(self) -> None:
         if len(self._line) + self._held > self._max_event:
+            self._line, self._data, self._held = bytearray(), [], 0
             msg = "one event of the vendor's answer is too large"
             raise LlmUnavailable(msg)

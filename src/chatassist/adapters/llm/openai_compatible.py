@@ -125,7 +125,6 @@ def _vendor(base_url: str, api_key: str, http: httpx2.AsyncClient) -> openai.Asy
     vendor = openai.AsyncOpenAI(
         base_url=base_url.strip().rstrip("/").removesuffix("/chat/completions"),  # pasted whole, now and then
         api_key=key,
-        admin_api_key="",
         http_client=http,
         max_retries=0,
         # Uncompressed: what a compressed body unpacks to has no bound.

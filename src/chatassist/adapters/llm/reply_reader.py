@@ -4,7 +4,7 @@ Pure: bytes go in, chunks come out. Knows no connection and no clock.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeGuard
 
 from chatassist.adapters.llm.clean_text import CleanText
@@ -80,19 +80,21 @@ class ReplyReader:
                 if text:
                     yield Chunk(text=text, model=self._model)
 
-    def _documents(self, event: bytes) -> Sequence[object]:
+    def _documents(self, event: bytes) -> Iterator[object]:
         if event.strip() == b"[DONE]":
             self.done = True
-            return ()
+            return
         try:
-            return (json.loads(event.decode("utf-8", "surrogatepass")),)
+            document: object = json.loads(event.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as exc:  # broken JSON, broken UTF-8, endless digits or brackets
             if b"\n" in event:  # servers that end an event with one newline instead of two
-                return [document for line in event.split(b"\n") for document in self._documents(line)]
-            if self.over or not event.strip():
-                return ()
-            msg = "the vendor's answer is not JSON"
-            raise LlmUnavailable(msg) from exc
+                for line in event.split(b"\n"):
+                    yield from self._documents(line)
+            elif not self.over and event.strip():
+                msg = "the vendor's answer is not JSON"
+                raise LlmUnavailable(msg) from exc
+        else:
+            yield document
 
     def _read(self, document: object) -> str:
         if not isinstance(document, dict):

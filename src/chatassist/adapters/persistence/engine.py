@@ -27,7 +27,7 @@ _MYSQL_SESSION = (
 )
 _SQLITE_SESSION = (
     "PRAGMA busy_timeout = 5000",  # ms; first, so that the next ones wait as well
-    "PRAGMA journal_mode = WAL",  # readers do not wait for the writer
+    "PRAGMA journal_mode = WAL",  # readers do not wait for the writer; `migrate` has set it, where it takes a lock
     "PRAGMA synchronous = NORMAL",  # what WAL needs to survive a crash of the process
     "PRAGMA foreign_keys = ON",
 )
@@ -92,7 +92,7 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
         skip_autocommit_rollback=True,  # a returned connection has nothing to roll back
         hide_parameters=True,  # errors are logged, users' words are not
         pool_size=pool_size,
-        max_overflow=0,
+        max_overflow=1 if sqlite else 0,  # its one writer, beside the readers
         pool_timeout=3,
         pool_recycle=1800,  # s; below the idle limits of servers and of what stands between
         pool_use_lifo=True,  # what is not needed grows old and goes

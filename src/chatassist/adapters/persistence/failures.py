@@ -11,14 +11,7 @@ _COLLIDED = {
     3572,  # NOWAIT met a lock
     1040,  # too many connections
 }
-_LOST = {
-    2006,  # the server has gone away
-    2013,  # lost during the query
-    2014,  # commands out of sync
-    1927,  # the connection was killed
-    1053,  # the server shuts down
-    4031,  # the server closed an idle connection
-}
+_SHUTTING_DOWN = 1053  # SQLAlchemy itself knows 2006, 2013, 2014, 1927 and 4031 as lost connections
 _MISSING = {1049, 1146}  # no such database, no such table
 _DUPLICATE = 1062
 
@@ -31,7 +24,7 @@ def code_of(error: DBAPIError) -> int | None:
 
 def is_lost(error: DBAPIError | OSError) -> bool:
     """Tell whether the connection died under the statement."""
-    return isinstance(error, OSError) or error.connection_invalidated or code_of(error) in _LOST
+    return isinstance(error, OSError) or error.connection_invalidated or code_of(error) == _SHUTTING_DOWN
 
 
 def is_repeatable(error: DBAPIError | OSError) -> bool:

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -45,6 +46,10 @@ async def migrate(url: URL) -> None:
             await _upgrade_sqlite(url)
         else:
             await _upgrade_mysql(url)
+    except CommandError as error:  # the stored revision is none of ours
+        raise StoreUnavailable(
+            "the database has a schema that this version does not know: is it a newer one's?"
+        ) from error
     except (DBAPIError, OSError) as error:
         raise away(error) from error
 
@@ -108,9 +113,23 @@ async def _upgrade_sqlite(url: URL) -> None:
             connection.isolation_level = None
 
         async with engine.connect() as db:
+            await _use_wal(db)
             await db.exec_driver_sql("BEGIN IMMEDIATE")
             await db.run_sync(_upgrade)
             await db.commit()
+
+
+async def _use_wal(db: AsyncConnection) -> None:
+    """Make the file keep a write-ahead log from now on; while anybody writes, SQLite refuses without waiting."""
+    for left in reversed(range(_SECONDS_FOR_ANOTHER * 20)):
+        try:
+            await db.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError:
+            if not left:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def _upgrade_mysql(url: URL) -> None:

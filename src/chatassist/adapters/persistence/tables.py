@@ -63,7 +63,6 @@ class Row(SQLModel):
 
     metadata: ClassVar[MetaData] = MetaData(
         naming_convention={
-            "pk": "pk_%(table_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }

@@ -90,10 +90,11 @@ class MemoryReplyFeed(ReplyFeed):
         log = self._logs.get(reply_id)
         if log is None:
             return None
-        if not (found := log.since(after)) and wait > 0:
-            await self._news(log, wait)
+        now = asyncio.get_running_loop().time
+        until = now() + wait
+        while not (found := log.since(after)) and (left := until - now()) > 0:
+            await self._news(log, left)
             log = self._logs.get(reply_id, log)
-            found = log.since(after)
         return found
 
     async def _news(self, log: _Log, wait: float) -> None:

@@ -59,6 +59,7 @@ class _Production:
     """One reply in the making. Deadline, interruption and (later) stop are one way out: the scope's time is over."""
 
     scope: asyncio.Timeout
+    instance_id: str
     text: str = ""
     finish: FinishReason | None = None
     model: str | None = None
@@ -116,10 +117,11 @@ class ReplyEngine:
         if self._draining:
             raise ShuttingDown
 
-    def interrupt_all(self) -> None:
-        """End every reply in the making as interrupted: others no longer believe that this process runs them."""
+    def interrupt_lapsed(self) -> None:
+        """End as interrupted what others no longer believe that this process runs: its vendor calls are pointless."""
         for production in self._productions:
-            production.interrupt()
+            if not self._lease.vouches_for(production.instance_id):
+                production.interrupt()
 
     async def drain(self, seconds: float) -> None:
         """Take no new replies, let the running ones finish for so long, then end the rest as interrupted."""
@@ -127,7 +129,8 @@ class ReplyEngine:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._closing = True
-        self.interrupt_all()
+        for production in self._productions:
+            production.interrupt()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
 
@@ -144,13 +147,13 @@ class ReplyEngine:
         try:
             end = await self._store_end(taken.turn, await self._produce(reply, taken.prompt))
         except Exception:
-            log.exception("reply task failed", extra={"reply_id": reply.id})
+            log.exception("storing a reply failed", extra={"reply_id": reply.id})
             end = await self._store_end(taken.turn, End.failure(Internal(), self._clock()))
         await self._feed.append(reply.id, Ended(end))
         log.info("reply ended", extra={"reply_id": reply.id, "status": end.status, "reason": end.reason})
 
     async def _produce(self, reply: Reply, prompt: Prompt) -> End:
-        production = _Production(asyncio.timeout(self._rules.deadline))
+        production = _Production(asyncio.timeout(self._rules.deadline), reply.instance_id)
         try:
             async with production.scope:
                 self._productions.add(production)
@@ -162,6 +165,9 @@ class ReplyEngine:
         except (ModelFailed, ContextTooLong) as error:
             log.warning("model failed", extra={"reply_id": reply.id, "reason": error.slug, "detail": str(error)})
             return self._failed(production, error)
+        except Exception:  # a defect of ours: the text so far was shown, so it is kept
+            log.exception("reply failed", extra={"reply_id": reply.id})
+            return self._failed(production, Internal())
         finally:
             self._productions.discard(production)
         return await self._completed(reply, production)

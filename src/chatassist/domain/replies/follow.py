@@ -10,6 +10,9 @@ from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, ReplyFeed
 from chatassist.domain.ports.runtime import Clock
 
+LOOK_AGAIN = 0.5
+"""Seconds between looks at the row of a reply that runs, but whose feed is not held here."""
+
 
 def fold(turn: Turn, event: Event) -> Turn:
     """Return the turn as it stands after an event of its reply's feed."""
@@ -26,10 +29,11 @@ def fold(turn: Turn, event: Event) -> Turn:
 class Follower:
     """Reads replies, from this process's feed where it is held, else from the database."""
 
-    def __init__(self, store: Store, feed: ReplyFeed, clock: Clock) -> None:
+    def __init__(self, store: Store, feed: ReplyFeed, clock: Clock, *, look_again: float = LOOK_AGAIN) -> None:
         self._store = store
         self._feed = feed
         self._clock = clock
+        self._look_again = look_again
 
     async def events(self, reply_id: str, after: int = 0) -> AsyncIterator[Numbered]:
         """Yield what came after number `after`, then what comes, until the end or until nobody holds the feed."""
@@ -41,27 +45,42 @@ class Follower:
                 after = numbered.seq
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
-        """Return the turn once its reply has ended, or as it stands after so many seconds."""
+        """Return the turn once its reply has ended, or as it stands after so many seconds.
+
+        A reply without a feed here runs elsewhere, or was claimed this very moment: its row is looked at again.
+        """
         now = asyncio.get_running_loop().time
-        until, after, folded = now() + seconds, 0, replace(turn, reply=replace(turn.reply, content=""))
+        until = now() + seconds
+        while True:
+            seen = await self._watched(turn, until) or await self.stored(turn.reply.id, turn.message.user_id)
+            left = until - now()
+            if seen.reply.status is not Status.RUNNING or left <= 0:
+                return seen
+            await asyncio.sleep(min(left, self._look_again))
+
+    async def _watched(self, turn: Turn, until: float) -> Turn | None:
+        """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held."""
+        now = asyncio.get_running_loop().time
+        after, folded = 0, replace(turn, reply=replace(turn.reply, content=""))
         while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
             for numbered in found:
                 folded, after = fold(folded, numbered.event), numbered.seq
             if folded.reply.status is not Status.RUNNING or not found:
                 return folded
-        return await self.stored(turn.reply.id, turn.message.user_id)
+        return None
 
     async def stored(self, reply_id: str, user_id: str) -> Turn:
         """Return the turn as the database holds it. Raises MessageNotFound.
 
         A running reply whose instance is no longer believed alive is interrupted, and the first who sees it says so.
         """
+        now = self._clock()
 
         async def look(tx: Transaction) -> tuple[Turn | None, bool]:
             turn = await tx.turns.find(reply_id, user_id)
             if turn is None or turn.reply.status is not Status.RUNNING:
                 return turn, False
-            return turn, not await tx.instances.is_alive(turn.reply.instance_id, self._clock())
+            return turn, not await tx.instances.is_alive(turn.reply.instance_id, now)
 
         turn, orphaned = await self._store.read(look)
         if turn is None:

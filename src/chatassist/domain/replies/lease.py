@@ -29,16 +29,19 @@ class Lease:
     async def ensure(self) -> str:
         """Return the id to claim replies with. Raises StoreUnavailable when it lapsed and cannot be renewed."""
         if not self.held:
-            await self.renew()
+            async with self._lock:
+                if not self.held:  # whoever held the lock before may have renewed it
+                    await self._renew()
         return self._id
+
+    def vouches_for(self, instance_id: str) -> bool:
+        """Whether others still believe that this process runs what it claimed under that id."""
+        return self.held and instance_id == self._id
 
     async def renew(self) -> None:
         """Store that this process lives for another 15 s, under a new id when the old one lapsed."""
         async with self._lock:
-            instance = self._id if self.held else self._new_id()
-            until = self._clock() + timedelta(seconds=VALID_SECONDS)
-            await self._store.write(lambda tx: tx.instances.renew(instance, until))
-            self._id, self._until = instance, until
+            await self._renew()
 
     async def release(self) -> None:
         """Give the id up: whatever still runs under it is orphaned at once."""
@@ -46,3 +49,9 @@ class Lease:
             instance, self._until = self._id, datetime.min.replace(tzinfo=UTC)
             if instance:
                 await self._store.write(lambda tx: tx.instances.remove(instance))
+
+    async def _renew(self) -> None:
+        instance = self._id if self.held else self._new_id()
+        until = self._clock() + timedelta(seconds=VALID_SECONDS)
+        await self._store.write(lambda tx: tx.instances.renew(instance, until))
+        self._id, self._until = instance, until

@@ -75,12 +75,12 @@ class MessageService:
         ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = draft.checked(self._rules.content_chars)
+        if known := await self._known(user, draft):
+            return known
         if draft.model is not None and draft.model not in self._rules.models:
             raise ModelUnknown
         if draft.session_id is not None and not is_id(draft.session_id):
             raise SessionNotFound
-        if known := await self._known(user, draft):
-            return known
         self._engine.check_open()
         await self._limiter.hit(Rule.SENDS, user.id)
         if not await self._moderator.allows(draft.text, user.openid):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class InvalidRequest(InvalidInput):
-    """A field, parameter or header is missing or has the wrong type. `field` names it."""
+    """A field, parameter or header is missing or has the wrong type; `message` names it."""
 
     slug = "invalid_request"
 

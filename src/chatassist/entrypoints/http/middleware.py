@@ -1,11 +1,13 @@
 """Around the app, as plain ASGI: the request's id, the body's cap, one log line, and an envelope for any defect."""
 
+import asyncio
 import ipaddress
 import json
 import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -21,6 +23,7 @@ from chatassist.entrypoints.http.envelope import refuse
 
 log = logging.getLogger(__name__)
 
+DISCARD_SECONDS = 5.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
 
@@ -67,24 +70,39 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; nothing of a body that is declared too long is read."""
+        """Serve one request; nothing of a body that is declared too long is kept."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        refused = not declared.isdigit() or int(declared) > self._max_bytes
+        too_large = not declared.isdigit() or int(declared) > self._max_bytes
         left = self._max_bytes
 
         async def capped() -> Message:
-            nonlocal left
-            if refused:
-                raise _too_large()
-            message = await receive()
+            nonlocal left, too_large
+            message = {"type": "http.disconnect"} if too_large else await receive()
             left -= len(message.get("body", b""))
-            if left < 0:
-                raise _too_large()
+            too_large = too_large or left < 0
+            if too_large:
+                raise HTTPException(413, headers={"Connection": "close"})
             return message
 
-        return await self._app(scope, capped, send)
+        async def patient(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if not (too_large and last):
+                return await send(message)
+            await send({**message, "more_body": True})
+            await _discard(receive)
+            return await send({"type": "http.response.body"})
+
+        return await self._app(scope, capped, patient)
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what is still coming, for a while: whoever is cut off while sending never reads the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
 
 
 class ForwardingNotice:
@@ -136,10 +154,6 @@ class _StrictRequest(Request):
 
 def _no_constant(_: str) -> None:
     raise ValueError("NaN and Infinity are not JSON")
-
-
-def _too_large() -> HTTPException:
-    return HTTPException(413, headers={"Connection": "close"})
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -24,7 +24,7 @@ def upgrade() -> None:
         "instances",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("until", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_instances"),
+        sa.PrimaryKeyConstraint("id"),
         **ON_MYSQL,
     )
 
@@ -41,7 +41,7 @@ def _create_people() -> None:
         sa.Column("save_history", sa.Boolean(), nullable=False),
         sa.Column("blocked", sa.Boolean(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("openid", name="uq_users_openid"),
         **ON_MYSQL,
     )
@@ -51,7 +51,7 @@ def _create_people() -> None:
         sa.Column("user_id", sa.String(32), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("expires_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_logins"),
+        sa.PrimaryKeyConstraint("id"),
         **ON_MYSQL,
     )
     op.create_index("ix_logins_user_id", "logins", ["user_id"])
@@ -66,7 +66,7 @@ def _create_conversations() -> None:
         sa.Column("turns", sa.Integer(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_sessions"),
+        sa.PrimaryKeyConstraint("id"),
         **ON_MYSQL,
     )
     op.create_index("ix_sessions_user_id_updated_at", "sessions", ["user_id", "updated_at"])
@@ -90,7 +90,7 @@ def _create_conversations() -> None:
         sa.Column("input_tokens", sa.Integer()),
         sa.Column("output_tokens", sa.Integer()),
         sa.Column("ended_at", MOMENT),
-        sa.PrimaryKeyConstraint("id", name="pk_messages"),
+        sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("session_id", "position", "version", name="uq_messages_session_id_position_version"),
         sa.UniqueConstraint("user_id", "client_key", name="uq_messages_user_id_client_key"),
         **ON_MYSQL,

@@ -1,0 +1,40 @@
+"""Opening stores and putting values into them, for tests that are about something else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import URL
+
+from chatassist.adapters.persistence.engine import open_engine
+from chatassist.adapters.persistence.sql import SqlStore
+from chatassist.domain.model import Session, Turn, User
+from chatassist.domain.ports.persistence import Transaction
+from tests.builders import a_session, a_user
+from tests.fixtures.databases import AnyStore
+
+
+@asynccontextmanager
+async def opened(url: URL, *, pool_size: int = 10, patience: float = 10.0) -> AsyncIterator[SqlStore]:
+    store = SqlStore(open_engine(url, pool_size=pool_size), patience=patience)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def keep(store: AnyStore, *values: User | Session | Turn) -> None:
+    async def work(tx: Transaction) -> None:
+        for value in values:
+            if isinstance(value, User):
+                await tx.users.add(value)
+            elif isinstance(value, Session):
+                await tx.sessions.add(value)
+            else:
+                await tx.turns.add(value)
+
+    await store.write(work)
+
+
+async def a_kept_session(store: AnyStore) -> Session:
+    await keep(store, user := a_user(), session := a_session(user))
+    return session

@@ -1,0 +1,62 @@
+"""The container: every provider can be built, and what is opened is closed."""
+
+import asyncio
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from dependency_injector import providers
+from sqlalchemy import URL, text
+
+from chatassist.adapters.identity.local_login import LocalIdentity
+from chatassist.adapters.identity.wechat_login import WeChatIdentity
+from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
+from chatassist.adapters.llm.scripted import ScriptedChatModel
+from chatassist.adapters.persistence.engine import open_engine
+from chatassist.container import Container, open_services
+from chatassist.domain.services import Services
+from tests.fixtures.service import settings_for
+
+VENDOR = {"base_url": "http://127.0.0.1:9/v1", "api_key": "sk-loopback-key", "model": "m"}
+WECHAT = {"appid": "wx1", "secret": "s3cr3t-of-the-app"}
+
+
+@pytest.mark.parametrize(
+    ("given", "identity", "model"),
+    [
+        ({}, LocalIdentity, ScriptedChatModel),
+        ({"llm": VENDOR, "wechat": WECHAT}, WeChatIdentity, OpenAiCompatibleChatModel),
+    ],
+)
+async def test_every_provider_can_be_built(
+    sqlite_url: URL, given: dict[str, Any], identity: type[object], model: type[object]
+) -> None:
+    container = Container(settings=settings_for(sqlite_url, **given))
+    built = {name: provider() for name, provider in container.providers.items()}
+    assert all(made is not None for made in built.values())
+    assert isinstance(built["identity"], identity)
+    assert isinstance(built["model"], model)
+    singletons = [name for name, one in container.providers.items() if isinstance(one, providers.Singleton)]
+    assert all(container.providers[name]() is built[name] for name in singletons)
+    assert all(getattr(built["services"], field.name) for field in fields(Services))
+    await built["store"].aclose()
+    await built["http"].aclose()
+
+
+async def test_what_is_opened_is_closed(any_database: URL) -> None:
+    """Twice in a row in one process, and no task or lease of the first is left behind."""
+    before = asyncio.all_tasks()
+    for _ in range(2):
+        async with open_services(settings_for(any_database)) as services:
+            await services.check()
+            assert len(await instances(any_database)) == 1
+        assert await instances(any_database) == []
+    assert asyncio.all_tasks() == before
+
+
+async def instances(database: URL) -> list[object]:
+    engine = open_engine(database, pool_size=1)
+    async with engine.connect() as db:
+        found = (await db.execute(text("SELECT id FROM instances"))).scalars().all()
+    await engine.dispose()
+    return list(found)

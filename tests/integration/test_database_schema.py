@@ -1,0 +1,190 @@
+"""Which database is meant, and how it comes to this version's schema."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import URL, inspect, text
+
+from chatassist.adapters.persistence.drift import drift
+from chatassist.adapters.persistence.engine import database_url, open_engine
+from chatassist.adapters.persistence.migrate import SchemaBehind, configuration, migrate
+from chatassist.adapters.persistence.sql import SqlStore
+from chatassist.domain.errors import StoreUnavailable
+from tests.builders import new_id
+from tests.fixtures.databases import MYSQL_DRIVERS, drop_database, new_database
+
+UTF8 = "?charset=utf8mb4"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("jdbc:mysql://localhost:3306", f"mysql+asyncmy://localhost:3306/chatassist{UTF8}"),
+        (
+            "jdbc:mysql://db/chat?useSSL=false&serverTimezone=UTC&characterEncoding=utf8",
+            f"mysql+asyncmy://db/chat{UTF8}",
+        ),
+        ("jdbc:mysql://db?user=u&password=p%40", f"mysql+asyncmy://u:p%40@db/chatassist{UTF8}"),
+        ("mysql://u:p@db:3307/chat", f"mysql+asyncmy://u:p@db:3307/chat{UTF8}"),
+        ("mysql+asyncmy://db?charset=latin1", f"mysql+asyncmy://db/chatassist{UTF8}"),
+        ("mysql+aiomysql://[::1]:3306/chat", f"mysql+aiomysql://[::1]:3306/chat{UTF8}"),
+        ("sqlite+aiosqlite:///var/chat.db", "sqlite+aiosqlite:///var/chat.db"),
+        ("sqlite+aiosqlite:////var/chat.db", "sqlite+aiosqlite:////var/chat.db"),
+    ],
+)
+def test_every_accepted_form_of_a_database_url(given: str, meant: str) -> None:
+    assert database_url(given).render_as_string(hide_password=False) == meant
+
+
+def test_settings_for_user_and_password_replace_those_of_the_url() -> None:
+    url = database_url("jdbc:mysql://u:p@localhost:3306?password=q", "root", "p@ss/w:rd")
+    assert (url.username, url.password, url.host, url.port) == ("root", "p@ss/w:rd", "localhost", 3306)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "secret",
+        "postgresql://u:secret@db/chat",
+        "mysql+pymysql://u:secret@db/chat",
+        "mysql://u:sec@ret:secret@db:secret/chat",
+        "jdbc:postgresql://db/chat?password=secret",
+        "jdbc:mysql+asyncmy://u:secret@db",
+        "jdbc:sqlite+aiosqlite:///secret",
+        "sqlite:///secret.db",
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///:memory:",
+    ],
+)
+def test_any_other_url_is_refused_without_being_quoted(given: str) -> None:
+    with pytest.raises(ValueError, match="database URL must") as caught:
+        database_url(given, "user", "secret")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.fixture(params=["sqlite", *MYSQL_DRIVERS])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server_url(database_kind: str, request: pytest.FixtureRequest) -> str | None:
+    return None if database_kind == "sqlite" else str(request.getfixturevalue("mysql_server"))
+
+
+@pytest.fixture
+async def missing_database(database_kind: str, server_url: str | None, tmp_path: Path) -> AsyncIterator[URL]:
+    """A database that does not exist yet; for SQLite, in a folder that does not either."""
+    if server_url is None:
+        yield database_url(f"sqlite+aiosqlite:///{tmp_path}/new/folder/chat.db")
+        return
+    url = await new_database(server_url, database_kind)
+    await drop_database(server_url, url)
+    yield url
+    await drop_database(server_url, url)
+
+
+async def check(url: URL) -> None:
+    store = SqlStore(open_engine(url))
+    try:
+        await store.check()
+    finally:
+        await store.aclose()
+
+
+async def test_migrating_creates_the_database_leads_to_the_declared_tables_and_back(missing_database: URL) -> None:
+    with pytest.raises(StoreUnavailable, match="run `chatassist migrate`"):
+        await check(missing_database)
+    for _ in range(2):  # the second time nothing is left to do
+        await migrate(missing_database)
+    await check(missing_database)
+    engine = open_engine(missing_database)
+    assert await drift(engine) is None
+    async with engine.connect() as db:
+        await db.run_sync(lambda connection: command.downgrade(configuration(connection), "base"))
+        assert await db.run_sync(lambda connection: inspect(connection).get_table_names()) == ["alembic_version"]
+    await engine.dispose()
+    with pytest.raises(SchemaBehind, match="run `chatassist migrate`"):
+        await check(missing_database)
+
+
+async def test_drift_is_noticed(missing_database: URL) -> None:
+    await migrate(missing_database)
+    engine = open_engine(missing_database)
+    async with engine.connect() as db:
+        await db.exec_driver_sql("ALTER TABLE users ADD COLUMN extra INTEGER")
+        await db.exec_driver_sql("CREATE INDEX ix_extra ON sessions (turns)")
+    found = await drift(engine)
+    await engine.dispose()
+    assert found is not None
+    assert "extra" in found
+    assert "ix_extra" in found
+
+
+async def test_a_newer_versions_database_is_left_alone(missing_database: URL) -> None:
+    await migrate(missing_database)
+    engine = open_engine(missing_database)
+    async with engine.connect() as db:
+        await db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    await engine.dispose()
+    with pytest.raises(SchemaBehind):
+        await check(missing_database)
+    with pytest.raises(StoreUnavailable, match="does not know"):
+        await migrate(missing_database)
+
+
+async def test_several_may_migrate_at_once(missing_database: URL) -> None:
+    await asyncio.gather(*(migrate(missing_database) for _ in range(4)))
+    await check(missing_database)
+
+
+async def test_the_tables_hold_what_mysql_would_otherwise_lose(migrated_mysql: URL) -> None:
+    engine = open_engine(migrated_mysql)
+    async with engine.connect() as db:
+        tables = await db.execute(
+            text("SELECT engine, table_collation FROM information_schema.tables WHERE table_schema = database()")
+        )
+        assert ("InnoDB", "utf8mb4_bin") in (found := {tuple(row) for row in tables})
+        assert len(found) == 1
+        sized = text(
+            "SELECT column_name, datetime_precision, data_type FROM information_schema.columns"
+            " WHERE table_schema = database() AND (data_type = 'datetime' OR column_name = 'content')"
+        )
+        assert {(row[1], row[2]) for row in await db.execute(sized)} == {(6, "datetime"), (None, "mediumtext")}
+        await db.exec_driver_sql("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    try:
+        with pytest.raises(SchemaBehind, match="utf8mb4_bin"):
+            await check(migrated_mysql)
+    finally:
+        async with engine.connect() as db:
+            await db.exec_driver_sql("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("driver", MYSQL_DRIVERS)
+async def test_an_account_that_may_not_create_the_database_is_told_the_line_to_run(
+    mysql_server: str, driver: str
+) -> None:
+    url = await new_database(mysql_server, driver)
+    await drop_database(mysql_server, url)
+    account = f"u{new_id()[-8:]}"
+    engine = open_engine(database_url(mysql_server).set(database="information_schema"), pool_size=1)
+    async with engine.connect() as db:
+        await db.exec_driver_sql(f"CREATE USER '{account}'@'%%' IDENTIFIED BY 'known-Only-here1'")
+        with pytest.raises(StoreUnavailable) as caught:
+            await migrate(url.set(username=account, password="known-Only-here1"))
+        sentence = str(caught.value)
+        assert "known-Only-here1" not in sentence
+        assert f"CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;" in sentence
+        for statement in sentence.partition("run: ")[2].rstrip(";").split("; "):
+            await db.exec_driver_sql(statement.replace("%", "%%"))  # as an administrator would
+        await migrate(url.set(username=account, password="known-Only-here1"))
+        await check(url)
+        await db.exec_driver_sql(f"DROP USER '{account}'@'%%'")
+    await engine.dispose()
+    await drop_database(mysql_server, url)

@@ -1,0 +1,268 @@
+"""What the SQL store does when its database deadlocks, hangs, dies or loses connections. Real servers throughout."""
+
+import asyncio
+import random
+import sqlite3
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import IntegrityError
+
+from chatassist.adapters.persistence.migrate import migrate
+from chatassist.adapters.persistence.sql import SqlStore
+from chatassist.domain.errors import CommitUnknown, StoreUnavailable
+from chatassist.domain.model import User
+from chatassist.domain.ports.persistence import Taken, Transaction
+from tests.builders import NOW, a_session, a_turn, a_user
+from tests.fixtures.databases import MYSQL_DRIVERS, new_database
+from tests.fixtures.mariadb import PASSWORD, MariaDbServer
+from tests.fixtures.mysql_proxy import cutting_commits
+from tests.integration.storing import opened
+
+
+async def add(store: SqlStore, user: User) -> None:
+    await store.write(lambda tx: tx.users.add(user))
+
+
+async def get(store: SqlStore, user: User) -> User | None:
+    return await store.read(lambda tx: tx.users.get(user.id))
+
+
+# --- Collisions -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_deadlock_is_repeated_until_both_units_are_whole(mysql: URL) -> None:
+    user = a_user()
+    first, second = a_session(user), a_session(user)
+    runs = 0
+
+    async with opened(mysql) as store:
+        for session in (first, second):
+            await store.write(lambda tx, session=session: tx.sessions.add(session))  # type: ignore[misc]
+        holding = [asyncio.Event(), asyncio.Event()]
+
+        async def touch_both(tx: Transaction, mine: int) -> None:
+            nonlocal runs
+            runs += 1
+            order = (first, second) if mine == 0 else (second, first)
+            await tx.sessions.touch(order[0].id, user.id, NOW)
+            holding[mine].set()
+            await holding[1 - mine].wait()
+            await tx.sessions.touch(order[1].id, user.id, NOW)
+
+        await asyncio.gather(*(store.write(lambda tx, mine=mine: touch_both(tx, mine)) for mine in (0, 1)))  # type: ignore[misc]
+        assert runs == 3
+        for session in (first, second):
+            assert (await store.read(lambda tx, one=session.id: tx.sessions.get(one, user.id))).turns == 2  # type: ignore[misc]
+
+
+async def test_a_position_used_twice_is_a_defect_and_not_a_key_that_is_taken(mysql: URL) -> None:
+    async with opened(mysql) as store:
+        session = a_session(a_user())
+        await store.write(lambda tx: tx.turns.add(a_turn(session, 1, key="one")))
+        with pytest.raises(IntegrityError):
+            await store.write(lambda tx: tx.turns.add(a_turn(session, 1, key="two")))
+
+
+async def test_a_unit_sees_what_others_committed_since_it_began(mysql: URL) -> None:
+    """Else a unit that loses a race could not find the winner."""
+    async with opened(mysql) as store:
+
+        async def lose(tx: Transaction) -> User | None:
+            assert await tx.users.find(user.openid) is None
+            await add(store, user)
+            with pytest.raises(Taken):
+                await tx.users.add(a_user(openid=user.openid))
+            return await tx.users.find(user.openid)
+
+        user = a_user()
+        assert await store.write(lose) == user
+
+
+async def test_sqlite_waits_for_a_writer_in_another_process(sqlite_url: URL) -> None:
+    other = sqlite3.connect(str(sqlite_url.database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with opened(sqlite_url) as store:
+        writing = asyncio.create_task(add(store, user := a_user()))
+        await store.check()  # reading goes on
+        assert not writing.done()
+        other.execute("COMMIT")
+        other.close()
+        await writing
+        assert await get(store, user) == user
+
+
+async def test_a_unit_that_gets_no_connection_in_time_says_so_and_leaves_the_others_alone(mysql: URL) -> None:
+    async with opened(mysql, pool_size=1, patience=0.3) as store, opened(mysql) as other:
+        session = a_session(user := a_user())
+        await store.write(lambda tx: tx.sessions.add(session))
+        entered, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(tx: Transaction) -> None:
+            await tx.sessions.touch(session.id, user.id, NOW)
+            entered.set()
+            await go_on.wait()
+
+        holding = asyncio.create_task(_write(other, hold))
+        await entered.wait()
+        with pytest.raises(StoreUnavailable, match=r"within 0\.3 s"):  # the row is locked
+            await store.write(lambda tx: tx.sessions.touch(session.id, user.id, NOW))
+        go_on.set()
+        await holding
+        await store.write(lambda tx: tx.sessions.touch(session.id, user.id, NOW))
+        assert (await store.read(lambda tx: tx.sessions.get(session.id, user.id))).turns == 2
+
+
+async def _write(store: SqlStore, work: Callable[[Transaction], Any]) -> None:
+    await store.write(work)
+
+
+async def test_cancelled_readers_never_get_or_cause_anothers_answer(mysql: URL) -> None:
+    dice = random.Random(11)  # noqa: S311 - no secret
+    async with opened(mysql, pool_size=4) as store:
+        users = [a_user() for _ in range(20)]
+        for user in users:
+            await add(store, user)
+        tasks = {asyncio.create_task(get(store, user)): user for _ in range(15) for user in users}
+        for task in dice.sample(list(tasks), k=len(tasks)):
+            for _ in range(dice.randrange(3)):
+                await asyncio.sleep(0)
+            if dice.random() < 0.5:
+                task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for answer, user in zip(answers, tasks.values(), strict=True):
+            assert answer == user or isinstance(answer, asyncio.CancelledError)
+        assert [await get(store, user) for user in users] == users
+
+
+# --- Lost connections -----------------------------------------------------------------------------------------------
+
+
+async def test_killed_idle_connections_cost_no_failed_request(mysql: URL) -> None:
+    async with opened(mysql, pool_size=6) as store, opened(mysql.set(database="information_schema")) as admin:
+        gate = asyncio.Barrier(6)
+
+        async def meet(_: Transaction) -> None:
+            await gate.wait()
+
+        for call in (store.read, store.write):
+            await asyncio.gather(*(store.read(meet) for _ in range(6)))  # six connections, now idle
+            async with admin._engine.connect() as db:
+                mine = text("SELECT id FROM information_schema.processlist WHERE db = :db")
+                for number in (await db.scalars(mine, {"db": mysql.database})).all():
+                    await db.exec_driver_sql(f"KILL {number}")
+            users = [a_user() for _ in range(12)]
+            if call == store.write:
+                await asyncio.gather(*(add(store, user) for user in users))
+            found = await asyncio.gather(*(get(store, user) for user in users))
+            assert found == (users if call == store.write else [None] * 12)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(mysql: URL, heard: bool) -> None:
+    async with cutting_commits(mysql) as (cutter, through), opened(through) as store:
+        await add(store, a_user())
+        cutter.armed, cutter.heard = True, heard
+        runs = 0
+
+        async def work(tx: Transaction) -> None:
+            nonlocal runs
+            runs += 1
+            await tx.users.add(user)
+
+        user = a_user()
+        with pytest.raises(CommitUnknown):
+            await store.write(work)
+        assert runs == 1
+        assert await get(store, user) == (user if heard else None)
+
+
+# --- A server that hangs, dies and comes back ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server(start_mariadb: Callable[[], MariaDbServer]) -> MariaDbServer:
+    return start_mariadb()
+
+
+@pytest.fixture(params=MYSQL_DRIVERS)
+async def own_mysql(server: MariaDbServer, request: pytest.FixtureRequest) -> URL:
+    url = await new_database(server.url, request.param)
+    await migrate(url)
+    return url
+
+
+async def _refused_in_time(store: SqlStore) -> list[StoreUnavailable]:
+    started, errors = time.monotonic(), []
+    for call in (add(store, a_user()), get(store, a_user()), store.check()):
+        with pytest.raises(StoreUnavailable) as caught:
+            await call
+        errors.append(caught.value)
+    assert time.monotonic() - started < 3
+    return errors
+
+
+async def test_a_frozen_server_is_unavailable_in_time_and_used_again_at_once(
+    server: MariaDbServer, own_mysql: URL
+) -> None:
+    async with opened(own_mysql, patience=0.4) as store:
+        await add(store, before := a_user())
+        server.pause()
+        await _refused_in_time(store)  # first with a connection that was open, then with new ones
+        server.resume()
+        assert await get(store, before) == before
+
+        async def freeze(tx: Transaction) -> None:
+            await tx.users.add(a_user())
+            server.pause()
+
+        with pytest.raises(CommitUnknown):  # COMMIT was sent, and no answer came
+            await store.write(freeze)
+        server.resume()
+        await add(store, a_user())
+
+
+async def test_a_killed_server_is_unavailable_loses_nothing_and_is_used_again_at_once(
+    server: MariaDbServer, own_mysql: URL
+) -> None:
+    async with opened(own_mysql) as store:
+        await add(store, before := a_user())
+        runs = 0
+
+        async def die_once(tx: Transaction) -> None:
+            nonlocal runs
+            runs += 1
+            await tx.users.add(during)
+            if runs == 1:
+                server.kill()
+                server.start()
+            await tx.users.get(during.id)
+
+        during = a_user()
+        await store.write(die_once)
+        assert runs == 2
+        server.kill()
+        for error in await _refused_in_time(store):
+            assert "2003" in str(error)
+        server.start()
+        assert [await get(store, before), await get(store, during)] == [before, during]
+
+
+async def test_no_error_tells_the_password_or_the_statement(server: MariaDbServer, own_mysql: URL) -> None:
+    wrong = own_mysql.set(password="another-secret")
+    missing = own_mysql.set(database="nowhere")
+    for url in (wrong, missing, own_mysql):
+        async with opened(url, patience=0.4) as store:
+            if url == own_mysql:
+                server.stop()
+            for error in await _refused_in_time(store):
+                assert "SELECT" not in str(error)
+                told = "".join(traceback.format_exception(error))
+                assert PASSWORD not in told
+                assert "another-secret" not in told
+            if url == missing:
+                assert "chatassist migrate" in str(error)

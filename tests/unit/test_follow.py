@@ -1,0 +1,251 @@
+"""Following a reply: over its feed where it is held, over its row where it is not."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from chatassist.adapters.llm.scripted import plays
+from chatassist.domain.errors import MessageNotFound, StoreUnavailable
+from chatassist.domain.model import FinishReason, Status, Turn, User
+from chatassist.domain.ports.llm import Chunk
+from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace
+from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
+from chatassist.domain.replies.follow import fold
+from tests.builders import a_session, a_turn, a_user, an_end, new_id
+from tests.unit.worlds import PATIENCE, REFUSAL, World, until
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+@pytest.fixture
+async def elsewhere(world: World) -> AsyncIterator[World]:
+    """Another process on the same database."""
+    async with World(beside=world) as elsewhere:
+        yield elsewhere
+
+
+@pytest.fixture
+async def anna(world: World) -> User:
+    return await world.somebody("anna")
+
+
+@pytest.fixture
+def go_on() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def growing(world: World, anna: User, go_on: asyncio.Event) -> Turn:
+    """A turn whose reply has said `half` and waits to go on."""
+    world.vendor.script = plays("half", go_on, " and half")
+    turn = (await world.send(anna)).turn
+    await until(lambda: world.vendor.speaking)
+    await asyncio.sleep(0)
+    return turn
+
+
+# --- Folding --------------------------------------------------------------------------------------------------------
+
+
+def test_events_fold_into_the_turn() -> None:
+    turn = a_turn(a_session(a_user()))
+    assert (turn := fold(turn, Delta("one "))).reply.content == "one "
+    assert (turn := fold(turn, Delta("two"))).reply.content == "one two"
+    assert (turn := fold(turn, Replace("new", "moderation"))).reply.content == "new"
+    assert turn.reply.status is Status.RUNNING
+    assert fold(turn, Ended(an_end(None))).reply == turn.reply.ended(an_end("new"))
+
+
+# --- Settling over the feed -----------------------------------------------------------------------------------------
+
+
+async def test_settling_waits_for_the_end_and_no_longer(world: World, growing: Turn, go_on: asyncio.Event) -> None:
+    settling = asyncio.create_task(world.follower.settle(growing, PATIENCE))
+    await asyncio.sleep(0)
+    assert not settling.done()
+
+    go_on.set()
+
+    settled = await settling
+    assert settled.reply.content == "half and half"
+    assert settled == await world.kept(growing)
+
+
+async def test_settling_without_time_tells_what_there_is(world: World, growing: Turn) -> None:
+    settled = await world.follower.settle(growing, 0)
+
+    assert settled == replace(growing, reply=replace(growing.reply, content="half"))
+
+
+async def test_settling_keeps_to_its_time(world: World, growing: Turn) -> None:
+    started = time.monotonic()
+
+    assert (await world.follower.settle(growing, 0.02)).reply.content == "half"
+
+    assert 0.019 <= time.monotonic() - started < PATIENCE
+
+
+async def test_text_the_row_knows_already_is_not_counted_twice(world: World, growing: Turn) -> None:
+    stored = replace(growing, reply=replace(growing.reply, content="hal"))
+
+    assert (await world.follower.settle(stored, 0)).reply.content == "half"
+
+
+async def test_settling_needs_no_database_where_the_feed_is_held(
+    world: World, growing: Turn, go_on: asyncio.Event
+) -> None:
+    world.store.away = True
+    settling = asyncio.create_task(world.follower.settle(growing, PATIENCE))
+    await asyncio.sleep(0)
+    world.store.away = False
+    go_on.set()
+
+    assert (await settling).reply.status is Status.COMPLETE
+
+
+async def test_a_later_attempt_is_settled_from_its_own_numbers(world: World, anna: User) -> None:
+    turn = a_turn(a_session(anna), attempt=2)
+    await world.feed.open(turn.reply.id, 2 * NUMBERS_PER_ATTEMPT)
+    await world.feed.append(turn.reply.id, Replace("", "restarted"), Delta("new"), Ended(an_end("new")))
+
+    assert (await world.follower.settle(turn, 0)).reply.content == "new"
+
+
+async def test_a_reply_of_more_events_than_are_held_is_settled_whole(world: World, anna: User) -> None:
+    world.vendor.script = plays(*["字"] * 1000)
+
+    assert (await world.ask(anna)).reply.content == "字" * 1000
+
+
+# --- Settling over the row ------------------------------------------------------------------------------------------
+
+
+async def test_a_reply_that_runs_elsewhere_is_settled_when_its_end_is_stored(
+    elsewhere: World, growing: Turn, go_on: asyncio.Event
+) -> None:
+    settling = asyncio.create_task(elsewhere.follower.settle(growing, PATIENCE))
+    await asyncio.sleep(0.005)
+    assert not settling.done()
+
+    go_on.set()
+
+    assert (await settling).reply.content == "half and half"
+
+
+async def test_a_reply_that_runs_elsewhere_is_told_as_running_when_the_time_is_over(
+    elsewhere: World, growing: Turn
+) -> None:
+    started = time.monotonic()
+
+    assert (await elsewhere.follower.settle(growing, 0.01)).reply.status is Status.RUNNING
+    assert time.monotonic() - started >= 0.009
+    assert (await elsewhere.follower.settle(growing, 0)).reply.status is Status.RUNNING
+
+
+async def test_a_reply_whose_feed_is_opened_while_one_waits_is_followed_there(
+    elsewhere: World, anna: User, growing: Turn
+) -> None:
+    settling = asyncio.create_task(elsewhere.follower.settle(growing, PATIENCE))
+    await asyncio.sleep(0.003)
+
+    await elsewhere.feed.open(growing.reply.id, 0)
+    await elsewhere.feed.append(growing.reply.id, Delta("here"), Ended(an_end("here")))
+
+    assert (await settling).reply.content == "here"
+
+
+async def test_a_reply_whose_process_vanishes_while_one_waits_is_interrupted(
+    world: World, elsewhere: World, growing: Turn
+) -> None:
+    settling = asyncio.create_task(elsewhere.follower.settle(growing, PATIENCE))
+    await asyncio.sleep(0.003)
+
+    world.clock.advance(15)
+
+    settled = await settling
+    assert settled.reply.reason == "reply_interrupted"
+    assert await world.kept(growing) == settled
+
+
+async def test_a_reply_that_was_deleted_while_one_waits_is_not_found(elsewhere: World, growing: Turn) -> None:
+    elsewhere.store.inner = World().store.inner
+
+    with pytest.raises(MessageNotFound):
+        await elsewhere.follower.settle(growing, PATIENCE)
+
+
+async def test_where_neither_feed_nor_row_can_be_read_that_is_said(elsewhere: World, growing: Turn) -> None:
+    elsewhere.store.away = True
+
+    with pytest.raises(StoreUnavailable):
+        await elsewhere.follower.settle(growing, PATIENCE)
+
+
+# --- Events ---------------------------------------------------------------------------------------------------------
+
+
+async def test_events_are_told_from_the_first_to_the_end(world: World, growing: Turn, go_on: asyncio.Event) -> None:
+    following = asyncio.create_task(world.events(growing))
+    await asyncio.sleep(0)
+    go_on.set()
+
+    half, rest, end = await following
+
+    assert (half, rest) == (Delta("half"), Delta(" and half"))
+    assert isinstance(end, Ended)
+    assert await world.events(growing) == [half, rest, end]  # for those who come late, too
+
+
+async def test_events_can_be_told_from_any_number_on(world: World, growing: Turn, go_on: asyncio.Event) -> None:
+    go_on.set()
+    await world.end_of(growing)
+
+    assert [numbered.seq async for numbered in world.follower.events(growing.reply.id, 1)] == [2, 3]
+
+
+async def test_a_silence_is_waited_through(world: World, growing: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = world.feed.read
+    silences = [0.0, 0.0, 0.0]
+
+    async def impatiently(reply_id: str, after: int, wait: float) -> object:
+        return await read(reply_id, after, silences.pop() if silences else wait)
+
+    monkeypatch.setattr(world.feed, "read", impatiently)
+    events = world.follower.events(growing.reply.id)
+    assert await anext(events) == Numbered(1, Delta("half"))
+    following = asyncio.ensure_future(anext(events))
+    await until(lambda: not silences)
+    assert not following.done()
+
+    await world.engine.drain(0)
+
+    assert isinstance((await following).event, Ended)
+
+
+async def test_a_reply_cut_by_the_vendors_censor_tells_its_replacement(world: World, anna: User) -> None:
+    world.vendor.script = plays("some", Chunk(finish_reason=FinishReason.BLOCKED))
+    turn = (await world.send(anna)).turn
+
+    assert (await world.events(turn))[:2] == [Delta("some"), Replace(REFUSAL, "moderation")]
+
+
+async def test_events_of_a_reply_that_nobody_holds_here_are_none(elsewhere: World, growing: Turn) -> None:
+    assert await elsewhere.events(growing) == []
+    assert [numbered async for numbered in elsewhere.follower.events(new_id())] == []
+
+
+async def test_a_follower_who_leaves_does_not_end_the_reply(world: World, growing: Turn, go_on: asyncio.Event) -> None:
+    following = asyncio.create_task(world.events(growing))
+    await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    go_on.set()
+
+    assert (await world.end_of(growing)).reply.content == "half and half"

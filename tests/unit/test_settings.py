@@ -1,0 +1,124 @@
+"""What an operator may set, and what stops the start: in one sentence that names the setting and never its value."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from chatassist.settings import PREFIX, SQLITE_DEFAULT, Settings, unknown_variables, variables
+
+STRONG = "k3Yq9ZrT5vXw1LmNpB7dFhJcA2sGuE8o"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def production(**given: Any) -> dict[str, Any]:
+    return {
+        "env": "production",
+        "token": {"secret": STRONG},
+        "wechat": {"appid": "wx1", "secret": "s"},
+        "llm": {"base_url": "https://api.example.com/v1", "api_key": "sk-hidden", "model": "m"},
+        **given,
+    }
+
+
+def test_nothing_needs_to_be_set_on_a_laptop() -> None:
+    settings = Settings()
+    assert settings.database.url == SQLITE_DEFAULT
+    assert settings.local_login
+    assert settings.llm.is_scripted
+    assert settings.docs
+
+
+def test_the_fixed_names_and_defaults_of_the_contract() -> None:
+    settings = Settings()
+    assert (settings.http.host, settings.http.port, settings.http.reply_wait, settings.http.drain_seconds) == (
+        "127.0.0.1",
+        8000,
+        50,
+        30,
+    )
+    assert settings.token.lifetime == 604_800
+    assert settings.wechat.base_url == "https://api.weixin.qq.com"
+    assert (settings.llm.idle_timeout, settings.llm.deadline) == (30, 120)
+    assert (settings.llm.context_tokens, settings.llm.max_output_tokens) == (6000, 2000)
+    limits = settings.limits
+    assert (limits.content_chars, limits.body_bytes) == (8000, 262_144)
+    assert (limits.sends_per_minute, limits.logins_per_minute, limits.reads_per_minute) == (20, 120, 300)
+
+
+def test_variables_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"{PREFIX}HTTP__PORT=8100\n{PREFIX}LLM__MODEL=\n")
+    monkeypatch.setenv(f"{PREFIX}HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.1")
+    settings = Settings()
+    assert settings.http.port == 8100
+    assert settings.http.trusted_proxies == ("10.0.0.0/8", "192.168.1.1")
+    assert settings.llm.model is None, "empty is not set"
+
+
+def test_production_with_everything_given_starts() -> None:
+    settings = Settings(**production())
+    assert settings.is_production
+    assert not settings.local_login
+    assert not settings.docs
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (production(token={}), "CHATASSIST_TOKEN__SECRET"),
+        (production(token={"secret": ""}), "CHATASSIST_TOKEN__SECRET"),
+        (production(wechat={}), "CHATASSIST_WECHAT__APPID"),
+        (production(wechat={"appid": "wx1"}), "CHATASSIST_WECHAT__SECRET"),
+        (production(wechat={"local_login": True}), "CHATASSIST_WECHAT__LOCAL_LOGIN"),
+        (production(llm={}), "CHATASSIST_LLM__VENDOR=scripted"),
+        ({"wechat": {"appid": "wx1", "secret": "hidden", "local_login": True}}, "CHATASSIST_WECHAT__LOCAL_LOGIN"),
+        ({"wechat": {"local_login": False}}, "CHATASSIST_WECHAT__APPID"),
+        ({"http": {"host": "192.0.2.1"}}, "CHATASSIST_HTTP__HOST"),
+        ({"llm": {"api_key": "sk-hidden"}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"vendor": "openai_compatible"}}, "CHATASSIST_LLM__BASE_URL"),
+        ({"http": {"port": "hidden"}}, "http.port"),
+        ({"http": {"trusted_proxies": "hidden"}}, "http.trusted_proxies"),
+        ({"llm": {"deadline": "nan"}}, "llm.deadline"),
+        ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
+        ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
+        ({"env": "hidden"}, "env"),
+    ],
+)
+def test_nonsense_stops_the_start(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**given)
+    told = str(caught.value)
+    assert named in told
+    assert "hidden" not in told, "never the value"
+
+
+def test_a_scripted_model_in_production_has_to_be_asked_for() -> None:
+    assert Settings(**production(llm={"vendor": "scripted"})).llm.is_scripted
+
+
+def test_secrets_do_not_show() -> None:
+    assert "sk-hidden" not in repr(Settings(**production()))
+
+
+def test_misspelt_variables_are_found(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHATASSIST_LLM__MODLE=x\n")
+    environment = {"CHATASSIST_HTTP__PROT": "1", "CHATASSIST_HTTP__PORT": "1", "CHATASSIST_TEST_MYSQL_URL": "x"}
+    assert unknown_variables(environment, tmp_path / ".env") == ["CHATASSIST_HTTP__PROT", "CHATASSIST_LLM__MODLE"]
+
+
+def test_the_example_file_names_every_variable_and_no_other() -> None:
+    example = (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8")
+    named = {line.lstrip("# ").partition("=")[0] for line in example.splitlines() if PREFIX in line and "=" in line}
+    assert named == set(variables())
+
+
+def test_the_example_file_holds_no_value() -> None:
+    example = (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8")
+    assert all(not line.partition("=")[2] for line in example.splitlines() if PREFIX in line and "=" in line)

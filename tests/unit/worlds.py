@@ -1,0 +1,276 @@
+"""A whole assistant on fakes: time stands still, ids count, the vendor plays scripts, the store fails on demand."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import TypeVar
+
+from chatassist.adapters.identity.jwt_tokens import JwtTokens
+from chatassist.adapters.identity.local_login import LocalIdentity
+from chatassist.adapters.limits.memory import MemoryLimiter
+from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
+from chatassist.adapters.persistence.memory import MemoryStore
+from chatassist.adapters.replies.memory import MemoryReplyFeed
+from chatassist.domain.errors import CommitUnknown, StoreUnavailable
+from chatassist.domain.model import Draft, Profile, Turn, User
+from chatassist.domain.ports.limits import Rule
+from chatassist.domain.ports.llm import Chunk, Prompt
+from chatassist.domain.ports.moderation import Moderator
+from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.replies import Ended, Event
+from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
+from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.lease import Lease
+from chatassist.domain.services import Services
+from chatassist.domain.services.messages import MessageRules, MessageService, Sent
+from chatassist.domain.services.sessions import SessionService
+from chatassist.domain.services.users import UserService
+from chatassist.domain.upkeep import Upkeep
+from tests.builders import NOW
+
+T = TypeVar("T")
+
+PATIENCE = 5.0  # seconds that no test ever waits unless it fails
+TOKEN_SECRET = "3f1b7c92e0a84d56b1c7f0d29e8a4b63"
+TOKEN_LIFETIME = timedelta(days=7)
+REFUSAL = "这个不行。"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let others run until the condition holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
+
+
+class HandClock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class CountingIds:
+    """Ids in the order of their making."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(self) -> str:
+        self.made.append(f"{len(self.made) + 1:032x}")
+        return self.made[-1]
+
+
+class Fault(Enum):
+    """What may happen to a unit of work."""
+
+    AWAY = auto()  # the database does not answer
+    LOST_BEFORE_COMMIT = auto()  # the connection broke during COMMIT, which did not happen
+    LOST_AFTER_COMMIT = auto()  # the connection broke during COMMIT, which did happen
+    DEFECT = auto()  # a programming error
+
+
+class FaultyStore(Store):
+    """A store that counts its units of work and fails as it is told: `faults` meet the next writes, one each."""
+
+    def __init__(self, inner: Store | None = None) -> None:
+        self.inner = inner or MemoryStore()
+        self.faults: deque[Fault | None] = deque()
+        self.away = False
+        self.closed_door: asyncio.Event | None = None  # writes wait for it
+        self.open_units = 0
+        self.written = 0  # units that were committed
+        self.refused = 0  # units that were not, for a fault
+
+    async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        if self.closed_door:
+            await self.closed_door.wait()
+        fault = self.faults.popleft() if self.faults else None
+        if self.away or fault in (Fault.AWAY, Fault.LOST_BEFORE_COMMIT, Fault.DEFECT):
+            self.refused += 1
+            raise _REFUSALS[Fault.AWAY if self.away or fault is None else fault]
+        self.open_units += 1
+        try:
+            result = await self.inner.write(work)
+        finally:
+            self.open_units -= 1
+        self.written += 1
+        if fault is Fault.LOST_AFTER_COMMIT:
+            raise CommitUnknown
+        return result
+
+    async def read(self, query: Callable[[Transaction], Awaitable[T]]) -> T:
+        if self.away:
+            self.refused += 1
+            raise StoreUnavailable
+        self.open_units += 1
+        try:
+            return await self.inner.read(query)
+        finally:
+            self.open_units -= 1
+
+    async def check(self) -> None:
+        if self.away:
+            raise StoreUnavailable
+
+
+_REFUSALS: dict[Fault, type[Exception]] = {
+    Fault.AWAY: StoreUnavailable,
+    Fault.LOST_BEFORE_COMMIT: CommitUnknown,
+    Fault.DEFECT: RuntimeError,
+}
+
+
+class WordList(Moderator):
+    """Refuses texts with certain words, and remembers how often it was asked."""
+
+    def __init__(self, *refused: str) -> None:
+        self._refused = refused
+        self.asked: list[tuple[str, str]] = []
+
+    async def allows(self, text: str, openid: str) -> bool:
+        self.asked.append((text, openid))
+        return not any(word in text for word in self._refused)
+
+
+class Vendor(ScriptedChatModel):
+    """A scripted model whose script can be changed between calls, and whose calls are counted."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(self._play)
+        self.script = script
+        self.prompts: list[Prompt] = []
+        self.closed = 0
+        self.while_speaking: Callable[[], None] = lambda: None
+
+    @property
+    def speaking(self) -> int:
+        """How many calls are under way."""
+        return len(self.prompts) - self.closed
+
+    async def _play(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        self.prompts.append(prompt)
+        try:
+            async with aclosing(self.script(prompt)) as chunks:
+                async for chunk in chunks:
+                    self.while_speaking()
+                    yield chunk
+        finally:
+            self.closed += 1
+
+
+class WitnessedFeed(MemoryReplyFeed):
+    """A feed that lets a test look at the world at the very moment a reply's end is announced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_end: Callable[[str, Ended], Awaitable[None]] | None = None
+
+    async def append(self, reply_id: str, *events: Event) -> int:
+        for event in events:
+            if isinstance(event, Ended) and self.at_end:
+                await self.at_end(reply_id, event)
+        return await super().append(reply_id, *events)
+
+
+class World:
+    """One process. `beside` makes another one on the same database, at the same time."""
+
+    def __init__(
+        self,
+        *,
+        script: Script | None = None,
+        deadline: float = PATIENCE,
+        max_chars: int = 64_000,
+        models: Collection[str] = (),
+        prompt: PromptRules | None = None,
+        refused_words: Iterable[str] = (),
+        limits: dict[Rule, int] | None = None,
+        beside: "World | None" = None,
+    ) -> None:
+        self.clock: HandClock = beside.clock if beside else HandClock()
+        self.ids: CountingIds = beside.ids if beside else CountingIds()
+        self.store: FaultyStore = FaultyStore(beside.store.inner if beside else None)
+        self.vendor = Vendor(script or plays("an answer"))
+        self.feed = WitnessedFeed()
+        self.moderator = WordList(*refused_words)
+        self.limiter = MemoryLimiter(limits or {}, monotonic=lambda: int(self.clock.now.timestamp() * 1_000_000_000))
+        self.lease = Lease(self.store, self.clock, self.ids)
+        self.engine = ReplyEngine(
+            self.store,
+            self.feed,
+            self.vendor,
+            lease=self.lease,
+            clock=self.clock,
+            rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL, store_retry=0),
+        )
+        self.follower = Follower(self.store, self.feed, self.clock, look_again=0.001)
+        self.messages = MessageService(
+            self.store,
+            self.engine,
+            self.follower,
+            limiter=self.limiter,
+            moderator=self.moderator,
+            clock=self.clock,
+            new_id=self.ids,
+            rules=MessageRules(content_chars=100, models=models, prompt=prompt or PromptRules()),
+        )
+        self.users = UserService(
+            self.store,
+            LocalIdentity(),
+            JwtTokens(self.clock, secret=TOKEN_SECRET),
+            limiter=self.limiter,
+            clock=self.clock,
+            new_id=self.ids,
+            token_lifetime=TOKEN_LIFETIME,
+        )
+        self.sessions = SessionService(self.store)
+        self.upkeep = Upkeep(self.store, self.engine, self.lease, self.clock)
+        self.services = Services(
+            users=self.users, sessions=self.sessions, messages=self.messages, store=self.store, engine=self.engine
+        )
+
+    async def __aenter__(self) -> "World":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave no reply behind."""
+        self.store.away = False
+        self.store.faults.clear()
+        await self.engine.drain(0)
+
+    async def somebody(self, name: str = "anna") -> User:
+        """Return the user of a name."""
+        return await self.users.ensure(name, Profile())
+
+    async def send(self, user: User, text: str = "a question", **draft: str | None) -> Sent:
+        """Send a message; the reply goes on by itself."""
+        return await self.messages.send(user, Draft(text=text, **draft))
+
+    async def ask(self, user: User, text: str = "a question", **draft: str | None) -> Turn:
+        """Send a message and wait for the end of its reply."""
+        return await self.end_of((await self.send(user, text, **draft)).turn)
+
+    async def end_of(self, turn: Turn) -> Turn:
+        """Return the turn once its reply has ended."""
+        return await self.messages.settle(turn, PATIENCE)
+
+    async def kept(self, turn: Turn) -> Turn | None:
+        """Return the turn as the database holds it."""
+        return await self.store.inner.read(lambda tx: tx.turns.find(turn.reply.id, turn.message.user_id))
+
+    async def events(self, turn: Turn) -> list[Event]:
+        """Return all events of a turn's reply, to the last."""
+        return [numbered.event async for numbered in self.messages.events(turn)]
