@@ -41,7 +41,7 @@ imports: $(DEV_READY) ## Check who imports whom
 	PYTHONPATH=src $(BIN)/lint-imports
 
 drift: $(DEV_READY) ## Check that migrations and tables agree
-	$(DEV_PYTHON) -m chatassist.adapters.persistence.migrations.drift
+	$(DEV_PYTHON) -m chatassist.adapters.persistence.drift
 
 lock: $(DEV_READY) ## Resolve the newest versions that go together, and pin them by hash
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCKING) -o requirements-dev.lock

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 DEFAULT_DATABASE = "chatassist"
 SECONDS_TO_CONNECT = 5
-SECONDS_OF_SILENCE = 15  # while reading; only asyncmy can, and a unit's own patience is normally over first
 _DRIVERS = {
     "sqlite+aiosqlite": "sqlite+aiosqlite",
     "mysql": "mysql+asyncmy",
@@ -81,7 +80,8 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
     """Return an engine on `database_url(...)`; it connects on first use, and who opens it disposes of it.
 
     Always in AUTOCOMMIT: a single statement costs one round trip, and a unit of work says BEGIN and COMMIT itself.
-    No ping before use, which would cost another one: who runs a unit repeats it when its connection was dead.
+    No ping before use, which would cost another one: who runs a unit repeats it when its connection was dead. No read
+    timeout either, which one driver has and which costs CPU: whoever runs a unit bounds all of it.
     """
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite and url.database:
@@ -96,18 +96,10 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
         pool_timeout=3,
         pool_recycle=1800,  # s; below the idle limits of servers and of what stands between
         pool_use_lifo=True,  # what is not needed grows old and goes
-        connect_args={} if sqlite else mysql_arguments(url),
+        connect_args={} if sqlite else {"connect_timeout": SECONDS_TO_CONNECT},
     )
     prepare_sessions(engine, _SQLITE_SESSION if sqlite else _MYSQL_SESSION)
     return engine
-
-
-def mysql_arguments(url: URL) -> dict[str, Any]:
-    """Return the driver's time limits, in seconds."""
-    limits = {"connect_timeout": SECONDS_TO_CONNECT}
-    if url.get_driver_name() == "asyncmy":
-        limits["read_timeout"] = SECONDS_OF_SILENCE
-    return limits
 
 
 def prepare_sessions(engine: AsyncEngine, statements: tuple[str, ...]) -> None:
