@@ -291,6 +291,7 @@ async def test_no_send_is_taken_while_the_process_drains_but_a_repeated_one_is_a
         await world.services.check()
 
     assert (await world.send(anna, key=KEY)).turn == first
+    assert len(world.moderator.asked) == 1  # that of the first send
 
 
 # --- Exactly once ---------------------------------------------------------------------------------------------------

@@ -262,7 +262,8 @@ async def test_a_reader_who_waits_while_a_feed_is_opened_again_goes_on_waiting_f
     assert not reader.done()
     await feed.append(reply, Delta("new"))
 
-    assert list(await reader or ()) == [Numbered(NUMBERS_PER_ATTEMPT + 1, Replace("new", "resync"))]
+    found = await asyncio.wait_for(reader, 1)
+    assert list(found or ()) == [Numbered(NUMBERS_PER_ATTEMPT + 1, Replace("new", "resync"))]
 
 
 # --- Forgetting -----------------------------------------------------------------------------------------------------
@@ -295,6 +296,20 @@ async def test_a_feed_that_was_opened_again_outlives_the_minute_of_its_earlier_e
     await feed.append(reply, ENDED)
     assert len(hourglass.waiting) == 1
     hourglass.turn()
+    assert await now(feed, reply) is None
+
+
+async def test_a_feed_that_ended_twice_is_held_for_a_minute_from_its_last_end(
+    feed: ReplyFeed, reply: str, hourglass: Hourglass
+) -> None:
+    await feed.append(reply, ENDED)
+    await feed.open(reply, NUMBERS_PER_ATTEMPT)
+    await feed.append(reply, ENDED)
+    first, second = (call for _, call in hourglass.waiting)
+
+    first()
+    assert await now(feed, reply, NUMBERS_PER_ATTEMPT) == [Numbered(NUMBERS_PER_ATTEMPT + 1, ENDED)]
+    second()
     assert await now(feed, reply) is None
 
 

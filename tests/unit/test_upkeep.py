@@ -91,7 +91,7 @@ async def test_a_reader_who_comes_second_to_the_owner_tells_the_owners_end(world
     orphan = await left_running(world, anna, "thought dead")
     end = an_end("the whole answer")
     world.store.closed_door = asyncio.Event()
-    reading = asyncio.create_task(world.messages.get(anna, orphan.reply.id))
+    reading = asyncio.create_task(world.follower.stored(orphan.reply.id, anna.id))
     await asyncio.sleep(0)
 
     await world.store.inner.write(lambda tx: tx.replies.finish(orphan.reply.id, 0, end))

@@ -42,7 +42,7 @@ async def login(world: World, name: str = "anna", nickname: str = "", avatar: st
     return await world.users.login(f"dev:{name}", Profile(nickname=nickname, avatar=avatar), ADDRESS)
 
 
-async def users_of(world: World, openid: str) -> User | None:
+async def user_of(world: World, openid: str) -> User | None:
     return await world.store.read(lambda tx: tx.users.find(openid))
 
 
@@ -55,7 +55,7 @@ async def test_a_first_login_makes_the_user_with_the_defaults_of_the_document(wo
     user = signed_in.user
     assert (user.openid, user.nickname, user.avatar, user.created_at) == ("dev:anna", "安娜", AVATAR, NOW)
     assert user.preferences == Preferences(is_dark_mode=False, auto_read=False, save_history=True)
-    assert await users_of(world, "dev:anna") == user
+    assert await user_of(world, "dev:anna") == user
 
 
 async def test_a_second_login_finds_the_user_again(world: World) -> None:
@@ -74,7 +74,7 @@ async def test_first_logins_at_once_make_one_user(world: World) -> None:
 
     assert len({each.user.id for each in signed_in}) == 1
     assert len({each.token for each in signed_in}) == 10
-    assert (await users_of(world, "dev:anna")) == signed_in[0].user
+    assert (await user_of(world, "dev:anna")) == signed_in[0].user
 
 
 async def test_openids_that_differ_in_case_are_two_people(world: World) -> None:
@@ -90,7 +90,7 @@ async def test_a_login_wears_what_is_usable_of_its_profile_and_never_fails_for_t
 
     user = (await login(world, nickname="安" * 40, avatar=f"{AVATAR}?2")).user
     assert (user.nickname, user.avatar) == ("安" * 32, f"{AVATAR}?2")
-    assert await users_of(world, "dev:anna") == user
+    assert await user_of(world, "dev:anna") == user
 
 
 async def test_a_login_changes_nothing_but_name_and_avatar(world: World) -> None:
@@ -132,7 +132,7 @@ async def test_a_first_login_whose_commit_is_in_doubt_makes_one_user(world: Worl
 
     user = (await login(world, nickname="安娜")).user
 
-    assert await users_of(world, "dev:anna") == user
+    assert await user_of(world, "dev:anna") == user
     assert (await login(world)).user == user
 
 

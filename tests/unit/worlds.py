@@ -153,12 +153,17 @@ class Vendor(ScriptedChatModel):
         self.script = script
         self.prompts: list[Prompt] = []
         self.closed = 0
+        self._calls: list[AsyncGenerator[Chunk, None]] = []  # held, so that only closing them ends them
         self.while_speaking: Callable[[], None] = lambda: None
 
     @property
     def speaking(self) -> int:
         """How many calls are under way."""
         return len(self.prompts) - self.closed
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        self._calls.append(super().stream(prompt))
+        return self._calls[-1]
 
     async def _play(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         self.prompts.append(prompt)
