@@ -306,6 +306,26 @@ async def test_a_defect_while_storing_an_end_makes_it_an_internal_failure(world:
     assert (await stored(world, turn))[:3] == (FAILED, "error", "internal")
 
 
+async def test_where_not_even_the_defect_can_be_stored_followers_are_told_all_the_same(world: World) -> None:
+    go_on = asyncio.Event()
+    turn = await a_reply_under_way(world, go_on)
+    world.store.faults.extend([Fault.DEFECT, Fault.DEFECT])
+    go_on.set()
+
+    assert (await world.end_of(turn)).reply.reason == "internal"
+
+
+async def test_a_follower_ends_with_the_text_that_somebody_else_ended_the_reply_with(world: World) -> None:
+    go_on = asyncio.Event()
+    turn = await a_reply_under_way(world, go_on, " and half")
+    theirs = an_end("theirs", status=Status.STOPPED, finish_reason=FinishReason.STOPPED)
+    await world.store.inner.write(lambda tx: tx.replies.finish(turn.reply.id, 0, theirs))
+
+    go_on.set()
+
+    assert (await world.events(turn))[-2:] == [Replace("theirs", "resync"), Ended(theirs)]
+
+
 async def test_a_reply_that_somebody_else_ended_is_left_alone_and_told_as_they_ended_it(world: World) -> None:
     go_on = asyncio.Event()
     turn = await a_reply_under_way(world, go_on, " and half")

@@ -45,7 +45,10 @@ class ReplyFeed(ABC):
 
     @abstractmethod
     async def open(self, reply_id: str, after: int) -> None:
-        """Begin the feed, or begin it again: the next event has number `after` + 1, and nothing earlier is held."""
+        """Begin the feed, or begin it again: the next event has number `after` + 1, and nothing earlier is held.
+
+        Never raises: the reply is committed by then, and has to run.
+        """
 
     @abstractmethod
     async def append(self, reply_id: str, *events: Event) -> int:

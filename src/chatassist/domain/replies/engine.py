@@ -144,12 +144,10 @@ class ReplyEngine:
             accepted.exception()  # marks it as seen, for the caller may be gone
             return
         accepted.set_result(taken)
-        try:
-            end = await self._store_end(taken.turn, await self._produce(reply, taken.prompt))
-        except Exception:
-            log.exception("storing a reply failed", extra={"reply_id": reply.id})
-            end = await self._store_end(taken.turn, End.failure(Internal(), self._clock()))
-        await self._feed.append(reply.id, Ended(end))
+        shown = await self._produce(reply, taken.prompt)
+        end = await self._settle(taken.turn, shown)
+        differs = end.content is not None and end.content != shown.content  # somebody else ended it, with other text
+        await self._feed.append(reply.id, *([Replace(end.content or "", "resync")] if differs else []), Ended(end))
         log.info("reply ended", extra={"reply_id": reply.id, "status": end.status, "reason": end.reason})
 
     async def _produce(self, reply: Reply, prompt: Prompt) -> End:
@@ -208,6 +206,16 @@ class ReplyEngine:
         if found is None:
             raise StoreUnavailable("the claim was not committed")
         return found
+
+    async def _settle(self, turn: Turn, end: End) -> End:
+        """Store the end; where a defect prevents that, store and tell the defect in its place."""
+        failed = replace(End.failure(Internal(), self._clock()), content="")  # the text may be what cannot be stored
+        for attempted in (end, failed):
+            try:
+                return await self._store_end(turn, attempted)
+            except Exception:  # the runner of reply tasks: no follower is left without an end
+                log.exception("storing a reply failed", extra={"reply_id": turn.reply.id})
+        return failed
 
     async def _store_end(self, turn: Turn, end: End) -> End:
         """Store the end once; return what the reply ended as."""

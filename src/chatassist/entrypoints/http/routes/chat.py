@@ -1,6 +1,7 @@
 """Sending a message, and looking at its reply again."""
 
 from dataclasses import replace
+from time import monotonic
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
@@ -46,8 +47,9 @@ async def send(
     Where the reply takes longer than the configured wait (50 s), `status` is `running` and the content is the text so
     far; the client goes on with `GET /chat/message/{messageId}`. A reply that failed is an error with the turn's ids.
     """
+    until = monotonic() + request.app.state.reply_wait
     sent = await given.messages.send(caller.user, body.draft(_one_key(body.client_message_id, idempotency_key)))
-    turn = await given.messages.settle(sent.turn, request.app.state.reply_wait)
+    turn = await given.messages.settle(sent.turn, max(until - monotonic(), 0.0))
     if turn.reply.status is Status.FAILED:
         raise TurnFailed(turn)
     return Envelope(data=sent_out(replace(sent, turn=turn)))
