@@ -6,7 +6,7 @@ DEV_READY := .venv/.dev-ready
 DEV_PYTHON := PYTHONPATH=src $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run migrate test check lint fmt types imports drift lock clean
+.PHONY: help run migrate test test-mysql9 bench check lint fmt types imports drift lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,12 @@ test: $(DEV_READY) ## Run all tests, with coverage
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=$(if $(filter true,$(CI)),90,0)
 	$(BIN)/coverage report --include='src/chatassist/domain/*' --fail-under=$(if $(filter true,$(CI)),95,0)
+
+test-mysql9: $(DEV_READY) ## Run the tests of adapters and of the whole service on a real MySQL 9, brought from Debian sid
+	PYTHONPATH=src tests/mysql9.sh .venv/mysql9 $(BIN)/pytest tests/integration
+
+bench: $(DEV_READY) ## Compare the cost of a turn with a floor; BENCH='--quick' takes a minute, '--help' tells the rest
+	$(DEV_PYTHON) -m benchmarks $(BENCH)
 
 check: lint types imports drift test ## Everything CI asks for
 

@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.logs",
     "tests.fixtures.service",
+    "tests.fixtures.speech",
     "tests.fixtures.vendor",
     "tests.fixtures.wechat",
 ]

@@ -31,7 +31,20 @@ fetch() {
     done
 }
 
-[ -x "$root/usr/sbin/mysqld" ] || fetch
+# Loud, and a failure: who asked for MySQL must not take silence for a pass.
+cannot() {
+    printf '\n*** NO MYSQL 9: %s.\n*** Nothing was tested.\n' "$1" >&2
+    exit 1
+}
+
+if ! [ -x "$root/usr/sbin/mysqld" ]; then
+    for tool in apt-get dpkg-deb; do
+        command -v "$tool" >/dev/null || cannot "it is brought as a Debian package, and $tool is not here"
+    done
+    [ -n "$(mirror)" ] || cannot "apt knows no Debian mirror to bring it from"
+    (fetch) & # not in a condition, where set -e would not count
+    wait $! || cannot "it could not be brought from $(mirror) (see above)"
+fi
 
 # Started by sid's own loader and libraries: this system's are older.
 libraries=$(dirname "$(find "$root/usr/lib" -name 'libc.so.6' | head -n 1)")

@@ -37,8 +37,8 @@ class _Section(BaseModel):
 class HttpSettings(_Section):
     """The HTTP door."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one")
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
+    port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     reply_wait: float = Field(
         default=50, ge=0, le=3_600, description="seconds a blocking send waits; WeChat cuts at 60"
     )
@@ -74,10 +74,10 @@ class HttpSettings(_Section):
 class DatabaseSettings(_Section):
     """Where everything is kept."""
 
-    url: str = Field(default=SQLITE_DEFAULT, description="SQLite or MySQL, also as jdbc:mysql://localhost:3306")
-    user: str | None = None
-    password: SecretStr | None = None
-    pool_size: int = Field(default=10, ge=1, le=1_000)
+    url: str = Field(default=SQLITE_DEFAULT, description="SQLite, MySQL or MariaDB; also jdbc:mysql://localhost:3306")
+    user: str | None = Field(default=None, description="account on the server; replaces the one in the URL")
+    password: SecretStr | None = Field(default=None, description="its password; replaces the one in the URL")
+    pool_size: int = Field(default=10, ge=1, le=1_000, description="connections of one process at most")
 
 
 class TokenSettings(_Section):
@@ -85,16 +85,18 @@ class TokenSettings(_Section):
 
     secret: SecretStr | None = Field(default=None, description="at least 32 random bytes; required in production")
     previous_secret: SecretStr | None = Field(default=None, description="still accepted while secrets are rotated")
-    lifetime: int = Field(default=604_800, ge=60, le=31_536_000, description="seconds")
+    lifetime: int = Field(default=604_800, ge=60, le=31_536_000, description="seconds a login lasts")
 
 
 class WeChatSettings(_Section):
     """The mini-program."""
 
-    appid: str | None = None
-    secret: SecretStr | None = None
-    base_url: str = Field(default="https://api.weixin.qq.com", pattern=r"^https?://[^\s/?#]+/?$")
-    local_login: bool | None = Field(default=None, description="accept dev:<name>; by default on a laptop only")
+    appid: str | None = Field(default=None, description="AppID; required in production")
+    secret: SecretStr | None = Field(default=None, description="AppSecret; required with the AppID")
+    base_url: str = Field(
+        default="https://api.weixin.qq.com", pattern=r"^https?://[^\s/?#]+/?$", description="where WeChat answers"
+    )
+    local_login: bool | None = Field(default=None, description="accept dev:NAME as a code; by default on a laptop only")
 
 
 class LlmVendor(StrEnum):
@@ -108,15 +110,23 @@ class LlmSettings(_Section):
     """The AI vendor."""
 
     vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
-    api_key: SecretStr | None = None
-    model: str | None = None
+    base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="where the OpenAI protocol is spoken; often ends in /v1",
+    )
+    api_key: SecretStr | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    model: str | None = Field(default=None, description="the model's name at the vendor")
     idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
     deadline: Seconds = Field(default=120, description="seconds a reply may take")
-    system_prompt: str = ""
-    temperature: float | None = Field(default=None, ge=0, le=2, description="the vendor's own by default")
-    context_tokens: Count = Field(default=6000, description="for history; system prompt and question are sent whole")
-    max_output_tokens: int | None = Field(default=2000, ge=1)
+    system_prompt: str = Field(default="", description="said to the model before every conversation")
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="how freely it speaks; the vendor's own by default"
+    )
+    context_tokens: Count = Field(
+        default=6000, description="tokens for history; system prompt and question are sent whole"
+    )
+    max_output_tokens: int | None = Field(default=2000, ge=1, description="tokens a reply may have, thinking included")
 
     @property
     def is_scripted(self) -> bool:
@@ -124,14 +134,38 @@ class LlmSettings(_Section):
         return self.vendor is LlmVendor.SCRIPTED or not (self.vendor or self.base_url or self.api_key or self.model)
 
 
+class AsrEngine(StrEnum):
+    """Who transcribes recordings."""
+
+    NONE = "none"
+    WHISPER_API = "whisper_api"
+    WHISPER_LOCAL = "whisper_local"
+
+
+class AsrSettings(_Section):
+    """Speech to text."""
+
+    engine: AsrEngine = Field(default=AsrEngine.NONE, description="who transcribes recordings")
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s?#]+$", description="where whisper_api calls; often ends in /v1"
+    )
+    api_key: SecretStr | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    model: str | None = Field(
+        default=None, description="its name; for whisper_local a directory, or a name such as small"
+    )
+    deadline: Seconds = Field(default=45, description="seconds a transcription may take, queueing included")
+
+
 class LimitSettings(_Section):
     """What one user or address may ask for; 0 a minute is no limit."""
 
-    content_chars: int = Field(default=8000, ge=1, le=64_000)
-    body_bytes: int = Field(default=262_144, ge=1_024, le=16_777_216)
-    sends_per_minute: Count = 20
-    logins_per_minute: Count = Field(default=120, description="per address; loopback peers are not counted")
-    reads_per_minute: Count = 300
+    content_chars: int = Field(default=8000, ge=1, le=64_000, description="characters of a message")
+    body_bytes: int = Field(default=262_144, ge=1_024, le=16_777_216, description="bytes of a JSON body")
+    audio_bytes: int = Field(default=25_165_824, ge=1_024, le=104_857_600, description="bytes of a recording")
+    sends_per_minute: Count = Field(default=20, description="messages of one user")
+    logins_per_minute: Count = Field(default=120, description="logins from one address; loopback peers are not counted")
+    speech_per_minute: Count = Field(default=20, description="recordings of one user")
+    reads_per_minute: Count = Field(default=300, description="other requests of one user")
 
 
 class Settings(BaseSettings):
@@ -147,12 +181,13 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    env: Env = Env.DEVELOPMENT
+    env: Env = Field(default=Env.DEVELOPMENT, description="production demands what a laptop does without")
     http: HttpSettings = HttpSettings()
     database: DatabaseSettings = DatabaseSettings()
     token: TokenSettings = TokenSettings()
     wechat: WeChatSettings = WeChatSettings()
     llm: LlmSettings = LlmSettings()
+    asr: AsrSettings = AsrSettings()
     limits: LimitSettings = LimitSettings()
 
     @property
@@ -172,10 +207,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for broken, sentence in (*self._identity_rules(), *self._llm_rules(), *self._production_rules()):
+        for broken, sentence in self._rules():
             if broken:
                 raise ValueError(sentence)
         return self
+
+    def _rules(self) -> Sequence[tuple[bool, str]]:
+        return (*self._identity_rules(), *self._llm_rules(), *self._asr_rules(), *self._production_rules())
 
     def _identity_rules(self) -> Sequence[tuple[bool, str]]:
         wechat, local = self.wechat, self.wechat.local_login
@@ -207,6 +245,23 @@ class Settings(BaseSettings):
                 self.is_production and llm.is_scripted and llm.vendor is None,
                 "No AI vendor is set: give CHATASSIST_LLM__BASE_URL, CHATASSIST_LLM__API_KEY and CHATASSIST_LLM__MODEL,"
                 " or CHATASSIST_LLM__VENDOR=scripted.",
+            ),
+        )
+
+    def _asr_rules(self) -> Sequence[tuple[bool, str]]:
+        asr = self.asr
+        return (
+            (
+                "engine" not in asr.model_fields_set and bool(asr.base_url or asr.api_key or asr.model),
+                "CHATASSIST_ASR__ENGINE is missing: say whisper_api or whisper_local; none leaves the others unused.",
+            ),
+            (
+                asr.engine is AsrEngine.WHISPER_API and not (asr.base_url and asr.model),
+                "CHATASSIST_ASR__BASE_URL and CHATASSIST_ASR__MODEL are both needed for the engine whisper_api.",
+            ),
+            (
+                asr.engine is AsrEngine.WHISPER_LOCAL and not asr.model,
+                "CHATASSIST_ASR__MODEL is missing: the engine whisper_local needs a model's directory or name.",
             ),
         )
 

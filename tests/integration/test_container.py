@@ -8,12 +8,16 @@ import pytest
 from dependency_injector import providers
 from sqlalchemy import URL, text
 
+from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
+from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.persistence.engine import open_engine
-from chatassist.container import Container, open_services
+from chatassist.container import open_services
+from chatassist.container.wiring import Container
 from chatassist.domain.services import Services
 from tests.fixtures.service import settings_for
 
@@ -41,6 +45,36 @@ async def test_every_provider_can_be_built(
     assert all(getattr(built["services"], field.name) for field in fields(Services))
     await built["store"].aclose()
     await built["http"].aclose()
+
+
+@pytest.mark.parametrize(
+    ("asr", "transcriber"),
+    [
+        ({}, NoTranscriber),
+        ({"engine": "whisper_api", "base_url": "http://127.0.0.1:9/v1", "model": "whisper-1"}, WhisperApiTranscriber),
+        ({"engine": "whisper_local", "model": "small"}, LocalWhisperTranscriber),
+    ],
+)
+async def test_the_engine_for_speech_is_the_one_that_is_set(
+    sqlite_url: URL, asr: dict[str, Any], transcriber: type[object]
+) -> None:
+    """And opening and closing it calls nobody and loads nothing."""
+    settings = settings_for(sqlite_url, asr=asr)
+    assert isinstance(Container(settings=settings).transcriber(), transcriber)
+    async with open_services(settings) as services:
+        await services.check()
+
+
+async def test_an_engine_that_could_never_work_stops_the_start(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatassist.adapters.asr.whisper_local.find_spec", lambda _: None)
+    settings = settings_for(sqlite_url, asr={"engine": "whisper_local", "model": "small"})
+    with pytest.raises(
+        ValueError, match=r"^CHATASSIST_ASR__ENGINE=whisper_local will not do: .*chatassist\[whisper\]\.$"
+    ):
+        async with open_services(settings):
+            pass
 
 
 async def test_what_is_opened_is_closed(any_database: URL) -> None:

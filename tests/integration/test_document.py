@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+from chatassist.domain.model import AudioKind
 from tests.fixtures.service import Api, Serve, data_of, reason_of, settings_for
+from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import echoes, fails, hangs
 from tests.fixtures.wechat import LoopbackWeChat
@@ -119,6 +121,22 @@ async def test_2_1_an_empty_session_id_opens_a_session(quick_api: Api, empty: st
     person = await quick_api.login()
     first, second = await person.says("a", sessionId=empty), await person.says("b", sessionId=empty)
     assert first["sessionId"] != second["sessionId"]
+
+
+@pytest.mark.parametrize("kind", [AudioKind.MP3, AudioKind.WAV, AudioKind.M4A])
+async def test_3_1_speech_becomes_text(
+    any_database: URL, serve: Serve, vendor: LoopbackVendor, kind: AudioKind
+) -> None:
+    """The document's formats, as recordings of real speech; its one field, and the two that the contract adds."""
+    vendor.script = fails(200, {"text": "识别出的文本内容"})
+    asr = {"engine": "whisper_api", "base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "whisper-1"}
+    person = await (await serve(settings_for(any_database, asr=asr))).login()
+    answer = await person.speaks(recording(kind), f"recording.{kind}")
+    assert answer.headers["Content-Type"] == "application/json"
+    data = data_of(answer)
+    assert set(data) == {"text", "language", "duration"}
+    assert data["text"] == "识别出的文本内容"
+    assert reason_of(await person.http.post("/v1/ai/speech-to-text")) == (401, "token_missing")
 
 
 async def test_4_every_documented_code(

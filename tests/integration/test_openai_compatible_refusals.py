@@ -180,7 +180,7 @@ async def test_a_refusal_within_200_is_found(
 async def test_a_refusal_is_sorted_before_its_body_is_whole(
     vendor: LoopbackVendor, model: OpenAiCompatibleChatModel, monkeypatch: pytest.MonkeyPatch, body: Behaviour
 ) -> None:
-    monkeypatch.setattr("chatassist.adapters.llm.openai_compatible._REFUSAL_WAIT", 0.3)
+    monkeypatch.setattr("chatassist.adapters.openai_client._REFUSAL_WAIT", 0.3)
 
     async def refuse(call: Call) -> None:
         await call.head(401)

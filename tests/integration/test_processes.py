@@ -58,6 +58,7 @@ async def test_a_fresh_machine_needs_nothing(process: MakeProcess) -> None:
     assert await service.end() in (0, -signal.SIGTERM)
     assert "/v1/auth/wechat-login" in service.output
     assert "/v1/chat/message" in service.output
+    assert service.output.count("speech to text is not configured") == 1
     async with client_of(await service.start()) as api:
         again = Person(api.http, person.token, person.user)
         assert (await again.get("/v1/user/info")).status_code == 200, "secret and login outlive a restart"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatassist.adapters.llm.vendor_errors import Kind, refusal, refusal_within, retry_after
+from chatassist.adapters.vendor_errors import Kind, refusal, refusal_within, retry_after
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

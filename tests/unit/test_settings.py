@@ -48,9 +48,11 @@ def test_the_fixed_names_and_defaults_of_the_contract() -> None:
     assert settings.wechat.base_url == "https://api.weixin.qq.com"
     assert (settings.llm.idle_timeout, settings.llm.deadline) == (30, 120)
     assert (settings.llm.context_tokens, settings.llm.max_output_tokens) == (6000, 2000)
+    assert (settings.asr.engine, settings.asr.deadline) == ("none", 45)
     limits = settings.limits
-    assert (limits.content_chars, limits.body_bytes) == (8000, 262_144)
+    assert (limits.content_chars, limits.body_bytes, limits.audio_bytes) == (8000, 262_144, 25_165_824)
     assert (limits.sends_per_minute, limits.logins_per_minute, limits.reads_per_minute) == (20, 120, 300)
+    assert limits.speech_per_minute == 20
 
 
 def test_variables_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,6 +85,13 @@ def test_production_with_everything_given_starts() -> None:
         ({"http": {"host": "192.0.2.1"}}, "CHATASSIST_HTTP__HOST"),
         ({"llm": {"api_key": "sk-hidden"}}, "CHATASSIST_LLM__MODEL"),
         ({"llm": {"vendor": "openai_compatible"}}, "CHATASSIST_LLM__BASE_URL"),
+        ({"asr": {"engine": "whisper_api", "model": "m"}}, "CHATASSIST_ASR__BASE_URL"),
+        ({"asr": {"engine": "whisper_api", "base_url": "https://hidden.example.com"}}, "CHATASSIST_ASR__MODEL"),
+        ({"asr": {"engine": "whisper_local"}}, "CHATASSIST_ASR__MODEL"),
+        ({"asr": {"api_key": "sk-hidden"}}, "CHATASSIST_ASR__ENGINE"),
+        ({"asr": {"engine": "hidden"}}, "asr.engine"),
+        ({"asr": {"deadline": 0}}, "asr.deadline"),
+        ({"limits": {"audio_bytes": 0}}, "limits.audio_bytes"),
         ({"http": {"port": "hidden"}}, "http.port"),
         ({"http": {"trusted_proxies": "hidden"}}, "http.trusted_proxies"),
         ({"llm": {"deadline": "nan"}}, "llm.deadline"),
@@ -101,6 +110,11 @@ def test_nonsense_stops_the_start(given: dict[str, Any], named: str) -> None:
 
 def test_a_scripted_model_in_production_has_to_be_asked_for() -> None:
     assert Settings(**production(llm={"vendor": "scripted"})).llm.is_scripted
+
+
+def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
+    given: dict[str, Any] = {"asr": {"engine": "none", "api_key": "sk-hidden", "model": "m"}}
+    assert Settings(**given).asr.engine == "none"
 
 
 def test_secrets_do_not_show() -> None:

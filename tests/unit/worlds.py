@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
 
+from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
@@ -28,6 +30,7 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageRules, MessageService, Sent
 from chatassist.domain.services.sessions import SessionService
+from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
 from tests.builders import NOW
@@ -244,7 +247,12 @@ class World:
         self.sessions = SessionService(self.store)
         self.upkeep = Upkeep(self.store, self.engine, self.lease, self.clock)
         self.services = Services(
-            users=self.users, sessions=self.sessions, messages=self.messages, store=self.store, engine=self.engine
+            users=self.users,
+            sessions=self.sessions,
+            messages=self.messages,
+            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
+            store=self.store,
+            engine=self.engine,
         )
 
     async def __aenter__(self) -> "World":

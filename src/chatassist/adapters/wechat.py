@@ -52,6 +52,20 @@ REFUSALS: Mapping[int, type[ChatAssistError]] = MappingProxyType(
 )
 """What WeChat's errcodes mean to us; any other is IdentityUnavailable."""
 
+_WORDS: Mapping[int, str] = MappingProxyType(
+    {
+        -1: "it is busy",
+        40001: "the secret is wrong",
+        40013: "the appid is wrong",
+        40125: "the secret is wrong",
+        40164: "this machine's address is not on the mini-program's IP allow-list",
+        40243: "the secret is frozen",
+        45009: "today's calls are used up",
+        89503: "this machine's address waits for an administrator's consent",
+    }
+)
+"""What an operator can do something about."""
+
 
 class WeChatApi:
     """Calls WeChat in the name of one mini-program.
@@ -125,7 +139,8 @@ def _refuse(answer: Mapping[str, Any]) -> None:
     level = logging.ERROR if issubclass(kind, Unavailable) else logging.INFO
     rid = _RID.search(str(answer.get("errmsg", "")))
     logger.log(level, "WeChat refused a call", extra={"errcode": errcode, "rid": rid[1] if rid else None})
-    raise kind(f"WeChat's errcode {errcode}")
+    words = None if errcode is None else _WORDS.get(errcode)
+    raise kind(f"WeChat's errcode {errcode}" + (f": {words}" if words else ""))
 
 
 def _errcode(value: object) -> int | None:

@@ -68,6 +68,30 @@ class IdempotencyMismatch(InvalidInput):
     slug = "idempotency_mismatch"
 
 
+class AudioEmpty(InvalidInput):
+    """The recording has no bytes."""
+
+    slug = "audio_empty"
+
+
+class AudioUnsupported(InvalidInput):
+    """The bytes are no audio in a format we take, whatever their name says, or the engine cannot read them."""
+
+    slug = "audio_unsupported"
+
+
+class AudioTooLarge(InvalidInput):
+    """The recording has more bytes than allowed, or than the engine takes."""
+
+    slug = "audio_too_large"
+
+
+class AudioNoSpeech(InvalidInput):
+    """The engine heard nobody speak."""
+
+    slug = "audio_no_speech"
+
+
 class LoginCodeInvalid(InvalidInput):
     """The login code is unknown, used or expired: the client must obtain a new one."""
 
@@ -167,6 +191,19 @@ class TooManyReads(Limited):
     slug = "too_many_reads"
 
 
+class TooManyTranscriptions(Limited):
+    """The user sent more recordings in a minute than allowed."""
+
+    slug = "too_many_transcriptions"
+
+
+class AsrBusy(Limited):
+    """As many recordings as allowed wait for the engine on this machine."""
+
+    slug = "asr_busy"
+    retry_after = 10.0
+
+
 class WeChatRateLimited(Limited):
     """WeChat counts this user's logins as too frequent (errcode 45011)."""
 
@@ -202,6 +239,26 @@ class StoreUnavailable(Unavailable):
 
 class CommitUnknown(StoreUnavailable):
     """The connection was lost during COMMIT: the unit of work happened whole, or not at all. Look, then decide."""
+
+
+class AsrNotConfigured(Unavailable):
+    """No engine for speech to text is configured: the operator has to act."""
+
+    slug = "asr_not_configured"
+
+
+class AsrUnavailable(Unavailable):
+    """The engine for speech to text failed, is away, or refuses to serve us."""
+
+    slug = "asr_unavailable"
+    retry_after: float | None = 10.0
+
+
+class AsrTimeout(Unavailable):
+    """The recording was not transcribed in time, queueing included."""
+
+    slug = "asr_timeout"
+    retry_after = 5.0
 
 
 class ShuttingDown(Unavailable):

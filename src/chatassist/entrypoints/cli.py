@@ -1,16 +1,22 @@
 """The command line: runs the HTTP door, and is a door itself. What is heavy is imported where it is used."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from chatassist.domain.diagnosis import Finding, Verdict
 from chatassist.domain.errors import ChatAssistError
 from chatassist.entrypoints import logs
-from chatassist.settings import PREFIX, Settings, unknown_variables
+from chatassist.entrypoints.reference import as_markdown, as_text
+from chatassist.settings import PREFIX, AsrEngine, Settings, unknown_variables
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Backend of an AI chat assistant.")
 users = typer.Typer(no_args_is_help=True, help="Look after users.")
@@ -49,7 +55,12 @@ def serve() -> None:
     with _sentences():
         asyncio.run(try_out())
     http = settings.http.model_copy(update={"docs": settings.docs})
-    web = create_app(lambda: open_services(settings), http, body_bytes=settings.limits.body_bytes)
+    limits = settings.limits
+    web = create_app(
+        lambda: open_services(settings), http, body_bytes=limits.body_bytes, audio_bytes=limits.audio_bytes
+    )
+    if settings.asr.engine is AsrEngine.NONE:
+        log.warning("speech to text is not configured: see CHATASSIST_ASR__ENGINE")
     new_server(web, http, lambda base: typer.echo(_HINT.format(base=base)) if settings.local_login else None).run()
 
 
@@ -78,6 +89,41 @@ def chat(session: Annotated[str | None, typer.Option(help="Go on with this sessi
 
     with _sentences():
         asyncio.run(run())
+
+
+@app.command()
+def doctor(
+    patience: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds that one check may take")] = 20.0,
+) -> None:
+    """Try what is configured (database, WeChat, AI vendor and so on), and tell what to do about each fault.
+
+    Makes one tiny call to each vendor, changes nothing, and ends with status 1 if there is a fault.
+    """
+    from chatassist.container import diagnose  # noqa: PLC0415
+
+    settings, faults = _read_settings()
+    for sentence in faults:
+        _tell(Finding("settings", Verdict.FAULT, sentence))
+    if settings is None:
+        raise typer.Exit(1)
+    logs.configure(as_json=settings.is_production, quiet=True)
+
+    async def run() -> bool:
+        async with aclosing(diagnose(settings, patience=patience)) as findings:
+            return [_tell(found) async for found in findings].count(Verdict.FAULT) > 0
+
+    raise typer.Exit(1 if asyncio.run(run()) else 0)
+
+
+def _tell(found: Finding) -> Verdict:
+    typer.echo(f"{found.verdict:<5}  {found.name:<8}  {found.sentence}")
+    return found.verdict
+
+
+@app.command()
+def settings(*, markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/settings.md")] = False) -> None:
+    """List every variable that can be set: its type, default and meaning. Shows nothing of what is set."""
+    typer.echo(as_markdown() if markdown else as_text(), nl=False)
 
 
 @users.command()
@@ -112,15 +158,28 @@ def _set_blocked(user_id: str, *, blocked: bool) -> None:
 
 def _settings(*, quiet: bool = False) -> Settings:
     """Return the settings with logging set up by them; what is wrong with them ends the command, in sentences."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for fault in error.errors(include_input=False, include_url=False, include_context=False):
-            name = "__".join(str(part).upper() for part in fault["loc"][:2])
-            typer.echo(f"{PREFIX}{name}: {fault['msg']}" if name else fault["msg"].partition(", ")[2], err=True)
-        raise typer.Exit(1) from None
+    settings, faults = _read_settings()
+    for sentence in faults:
+        typer.echo(sentence, err=True)
+    if settings is None:
+        raise typer.Exit(1)
     logs.configure(as_json=settings.is_production, quiet=quiet)
     return settings
+
+
+def _read_settings() -> tuple[Settings | None, Sequence[str]]:
+    """Return the settings, or None and a sentence for each thing that is wrong with them."""
+    try:
+        return Settings(), ()
+    except ValidationError as error:
+        return None, [
+            _sentence(fault) for fault in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    name = "__".join(str(part).upper() for part in fault["loc"][:2])
+    return f"{PREFIX}{name}: {fault['msg']}" if name else fault["msg"].partition(", ")[2]
 
 
 @contextmanager

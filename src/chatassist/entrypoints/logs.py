@@ -12,7 +12,18 @@ from typing import Any
 
 import structlog
 
-_QUIET = ("httpx2", "httpcore2", "openai", "sqlalchemy", "alembic", "aiosqlite", "asyncmy", "aiomysql", "asyncio")
+_QUIET = (
+    "httpx2",
+    "httpcore2",
+    "openai",
+    "sqlalchemy",
+    "alembic",
+    "aiosqlite",
+    "asyncmy",
+    "aiomysql",
+    "asyncio",
+    "faster_whisper",
+)
 """Libraries that log URLs, statements or bodies below WARNING (httpx2 prints WeChat's secret at INFO)."""
 
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from chatassist.domain.errors import Limited, TooManyLogins, TooManyReads, TooManySends
+from chatassist.domain.errors import Limited, TooManyLogins, TooManyReads, TooManySends, TooManyTranscriptions
 from chatassist.domain.ports.limits import Limiter, Rule
 
 REFUSALS: Mapping[Rule, type[Limited]] = MappingProxyType(
@@ -17,6 +17,7 @@ REFUSALS: Mapping[Rule, type[Limited]] = MappingProxyType(
         Rule.LOGINS: TooManyLogins,
         Rule.SENDS: TooManySends,
         Rule.READS: TooManyReads,
+        Rule.SPEECH: TooManyTranscriptions,
     }
 )
 SECOND = 1_000_000_000  # nanoseconds: whole numbers, so that a retry on the very second is not refused by rounding

@@ -6,7 +6,7 @@ its own way costs 3 ms of CPU a call and 230 µs a token. It never retries for u
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import cast
@@ -16,21 +16,37 @@ import openai
 
 from chatassist.adapters.http import open_client
 from chatassist.adapters.llm.reply_reader import ReplyReader
-from chatassist.adapters.llm.vendor_errors import Kind, Refused, refusal
-from chatassist.domain.errors import LlmMisconfigured, LlmTimeout, LlmUnavailable, ModelFailed
+from chatassist.adapters.openai_client import (
+    FOREIGN,
+    ConnectionFailed,
+    Unsendable,
+    VendorSilent,
+    open_vendor,
+    sorted_out,
+)
+from chatassist.adapters.vendor_errors import Kind, Refused
+from chatassist.domain.errors import (
+    ContextTooLong,
+    LlmMisconfigured,
+    LlmOverloaded,
+    LlmTimeout,
+    LlmUnavailable,
+    ModelFailed,
+)
 from chatassist.domain.model import FinishReason
 from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
 
+_PATH = "/chat/completions"
 _USAGE_WAIT = 1.0  # seconds after the finish reason in which usage may still come
 _CLOSE_WAIT = 0.1  # seconds after [DONE] in which the body may end, so that the connection can be used again
-_REFUSAL_WAIT = 2.0  # seconds for the body of a refusal; its status is known
-_REFUSAL_BYTES = 64 * 1024
-
-# All that the two libraries raise: openai's family; httpx2's, which has no common root (its StreamError is for misuse
-# alone); UnicodeEncodeError for a key that fits no header; and OSError, for what anyio lets through unmapped
-# (ssl.SSLError, pydantic/httpx2#854). Broken JSON and bad UTF-8 end inside ReplyReader.
-_FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, OSError)
-_UNSENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, UnicodeEncodeError)
+_ERRORS: Mapping[Kind, type[ModelFailed | ContextTooLong]] = {
+    Kind.BILLING: LlmUnavailable,
+    Kind.TOO_LONG: ContextTooLong,
+    Kind.CONFIGURATION: LlmMisconfigured,
+    Kind.OVERLOAD: LlmOverloaded,
+    Kind.PARAMETER: LlmMisconfigured,
+    Kind.FAULT: LlmUnavailable,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +72,7 @@ class OpenAiCompatibleChatModel(ChatModel):
         self._model = model
         self._max_body = options.max_body
         http = open_client(read_timeout=idle_timeout, max_connections=options.max_connections)
-        http.event_hooks = {"response": [_raise_refusal]}
-        self._vendor = _vendor(base_url, api_key, http)
+        self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
         self._optional: dict[str, object] = {"stream_options": {"include_usage": True}}
         if options.temperature is not None:
             self._optional["temperature"] = options.temperature
@@ -86,9 +101,9 @@ class OpenAiCompatibleChatModel(ChatModel):
             last = reply.last()
         except Refused as refused:
             if refused.kind is not Kind.UNSAFE:
-                raise refused.as_error() from refused
+                raise _refused(refused) from refused
             last = Chunk(finish_reason=FinishReason.BLOCKED, model=model)
-        except _FOREIGN as exc:
+        except FOREIGN as exc:
             raise _translated(exc) from exc
         yield last
 
@@ -110,44 +125,13 @@ class OpenAiCompatibleChatModel(ChatModel):
         # "replace": a system prompt from a badly encoded environment holds lone surrogates.
         content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
         response = await self._vendor.post(
-            "/chat/completions",
+            _PATH,
             content=content,
             cast_to=httpx2.Response,
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
         return cast("httpx2.Response", response)  # `cast_to` wins over `stream_cls`, but the annotations do not know
-
-
-def _vendor(base_url: str, api_key: str, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
-    """Return the client, kept from mixing in what the environment holds for OpenAI itself."""
-    key = api_key or "none"  # local servers need none, but the client does
-    vendor = openai.AsyncOpenAI(
-        base_url=base_url.strip().rstrip("/").removesuffix("/chat/completions"),  # pasted whole, now and then
-        api_key=key,
-        http_client=http,
-        max_retries=0,
-        # Uncompressed: what a compressed body unpacks to has no bound.
-        default_headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
-    )
-    vendor.organization = vendor.project = None
-    return vendor
-
-
-async def _raise_refusal(response: httpx2.Response) -> None:
-    """Turn an answer that is no success into Refused. A hook, since the client itself would read an endless body."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise Refused(Kind.FAULT, status=response.status_code)
-    if response.is_success:
-        return
-    body = bytearray()
-    with suppress(TimeoutError, httpx2.HTTPError, OSError):
-        async with asyncio.timeout(_REFUSAL_WAIT), aclosing(response.aiter_raw()) as parts:
-            async for part in parts:
-                body += part
-                if len(body) > _REFUSAL_BYTES:
-                    break
-    raise refusal(response.status_code, bytes(body[:_REFUSAL_BYTES]), response.headers)
 
 
 async def _linger(parts: AsyncGenerator[bytes, None], reply: ReplyReader) -> None:
@@ -162,10 +146,19 @@ async def _linger(parts: AsyncGenerator[bytes, None], reply: ReplyReader) -> Non
                 pass
 
 
+def _refused(refused: Refused) -> ModelFailed | ContextTooLong:
+    error = _ERRORS[refused.kind](str(refused), retry_after=refused.retry_after)
+    if refused.kind is Kind.BILLING:
+        error.retry_after = None  # paying takes longer than any wait we could name
+    return error
+
+
 def _translated(exc: Exception) -> ModelFailed:
-    cause = exc.__cause__ if isinstance(exc, openai.APIConnectionError) else exc
-    if isinstance(cause, httpx2.TimeoutException):
-        return LlmTimeout("the vendor was silent for too long")
-    if isinstance(cause, _UNSENDABLE):
-        return LlmMisconfigured(f"the vendor's address or key cannot be sent: {type(cause).__name__}")
-    return LlmUnavailable(f"the connection to the vendor failed: {type(cause).__name__}")
+    meaning = sorted_out(exc)
+    match meaning:
+        case VendorSilent():
+            return LlmTimeout(str(meaning))
+        case Unsendable():
+            return LlmMisconfigured(str(meaning))
+        case ConnectionFailed():
+            return LlmUnavailable(str(meaning))

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from chatassist.adapters.llm.clean_text import CleanText
+from chatassist.adapters.clean_text import CleanText
 from chatassist.adapters.llm.event_stream import EventStream
-from chatassist.adapters.llm.vendor_errors import refusal_within
+from chatassist.adapters.vendor_errors import refusal_within
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.model import FinishReason, Usage, is_clean
 from chatassist.domain.ports.llm import Chunk

@@ -14,6 +14,23 @@ _COLLIDED = {
 _SHUTTING_DOWN = 1053  # SQLAlchemy itself knows 2006, 2013, 2014, 1927 and 4031 as lost connections
 _MISSING = {1049, 1146}  # no such database, no such table
 _DUPLICATE = 1062
+_WORDS: dict[int | str, str] = {
+    1040: "it has too many connections",
+    1044: "this account may not use it",
+    1045: "it refuses this account or its password",
+    1130: "it lets nobody in from this machine's address",
+    1142: "this account may not do that there",
+    1290: "it may only be read",
+    1698: "it refuses this account or its password",
+    1836: "it may only be read",
+    2003: "nothing answers at its address",
+    "SQLITE_BUSY": "another process keeps it from being written",
+    "SQLITE_CANTOPEN": "its file cannot be opened",
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_NOTADB": "its file is no SQLite database",
+    "SQLITE_READONLY": "its file may only be read",
+}
+"""What an operator can do something about, by MySQL's number or SQLite's name."""
 
 
 def code_of(error: DBAPIError) -> int | None:
@@ -46,7 +63,14 @@ def is_defect(error: DBAPIError | OSError) -> bool:
 
 def away(error: Exception) -> StoreUnavailable:
     """Return what the domain calls an error; names the kind and number, never the statement or its values."""
-    number = code_of(error) if isinstance(error, DBAPIError) else None
-    if number in _MISSING:
+    code = _name_of(error) if isinstance(error, DBAPIError) else None
+    if code in _MISSING:
         return StoreUnavailable("the database or one of its tables is missing: run `chatassist migrate`")
-    return StoreUnavailable(f"the database failed: {type(error).__name__} {number or ''}".rstrip())
+    what = f"{type(error).__name__} {code or ''}".rstrip()
+    return StoreUnavailable(
+        f"the database failed: {_WORDS[code]} ({what})" if code in _WORDS else f"the database failed: {what}"
+    )
+
+
+def _name_of(error: DBAPIError) -> int | str | None:
+    return code_of(error) or getattr(error.orig, "sqlite_errorname", None)

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ _SECONDS_FOR_ANOTHER = 60  # that migrates at the same moment
 ALWAYS_THERE = "information_schema"  # a database that every account may connect to
 _DENIED = {1044, 1045, 1142, 1227}
 _STRANGE_COLLATIONS = text(
-    "SELECT count(*) FROM information_schema.tables"
-    " WHERE table_schema = database() AND table_name IN :ours AND table_collation <> 'utf8mb4_bin'"
+    "SELECT table_name FROM information_schema.tables"
+    " WHERE table_schema = database() AND table_name IN :ours AND table_collation <> 'utf8mb4_bin' ORDER BY table_name"
 )
 
 
@@ -58,10 +58,13 @@ async def check_schema(db: AsyncConnection) -> None:
     """Raise SchemaBehind unless revision and collation are this version's."""
     if not await is_current(db):
         raise SchemaBehind("the database schema is not this version's: run `chatassist migrate`")
-    if db.dialect.name == "mysql":
-        strange = await db.scalar(_STRANGE_COLLATIONS.bindparams(ours=tuple(Row.metadata.tables)))
-        if strange:
-            raise SchemaBehind("the database's tables must have the collation utf8mb4_bin")
+    if db.dialect.name == "mysql" and await strange_tables(db):
+        raise SchemaBehind("the database's tables must have the collation utf8mb4_bin")
+
+
+async def strange_tables(db: AsyncConnection) -> Sequence[str]:
+    """Return our tables whose collation folds what has to be told apart; asks MySQL, SQLite has no such tables."""
+    return (await db.scalars(_STRANGE_COLLATIONS.bindparams(ours=tuple(Row.metadata.tables)))).all()
 
 
 async def is_current(db: AsyncConnection) -> bool:

@@ -10,6 +10,7 @@ class Rule(StrEnum):
     LOGINS = "logins"
     SENDS = "sends"
     READS = "reads"
+    SPEECH = "speech"
 
 
 class Limiter(ABC):

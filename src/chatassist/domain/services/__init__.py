@@ -1,11 +1,13 @@
 """What the doors are given: every use of the assistant, behind one value."""
 
+import asyncio
 from dataclasses import dataclass
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.sessions import SessionService
+from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
 
 
@@ -16,6 +18,7 @@ class Services:
     users: UserService
     sessions: SessionService
     messages: MessageService
+    speech: SpeechService
     store: Store
     engine: ReplyEngine
 
@@ -25,5 +28,5 @@ class Services:
         await self.store.check()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new replies, give the running ones so many seconds, then end the rest as interrupted."""
-        await self.engine.drain(seconds)
+        """Take no new work, give what runs so many seconds, then end the rest: replies as interrupted."""
+        await asyncio.gather(self.engine.drain(seconds), self.speech.drain(seconds))

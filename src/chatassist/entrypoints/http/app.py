@@ -12,7 +12,7 @@ from chatassist import __version__
 from chatassist.domain.services import Services
 from chatassist.entrypoints.http import envelope, openapi
 from chatassist.entrypoints.http.middleware import BodyLimit, ForwardingNotice, Frame
-from chatassist.entrypoints.http.routes import auth, chat, health, user
+from chatassist.entrypoints.http.routes import ai, auth, chat, health, user
 from chatassist.settings import HttpSettings
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -24,7 +24,9 @@ class State(TypedDict):
     services: Services
 
 
-def create_app(open_services: OpenServices, http: HttpSettings, *, body_bytes: int = 262_144) -> FastAPI:
+def create_app(
+    open_services: OpenServices, http: HttpSettings, *, body_bytes: int = 262_144, audio_bytes: int = 25_165_824
+) -> FastAPI:
     """Return the app; services are opened when it starts and closed when it stops."""
 
     @asynccontextmanager
@@ -41,18 +43,20 @@ def create_app(open_services: OpenServices, http: HttpSettings, *, body_bytes: i
         **_documents(public=bool(http.docs)),
     )
     app.state.reply_wait = http.reply_wait
-    for router in (auth.router, user.router, chat.router):
+    app.state.audio_bytes = audio_bytes
+    for router in (auth.router, user.router, chat.router, ai.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
     envelope.install(app)
     openapi.publish(app)
-    _surround(app, http, body_bytes)
+    caps = {f"/v1{ai.SPEECH_TO_TEXT}": audio_bytes + ai.FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=body_bytes, larger=caps)
+    _surround(app, http)
     return app
 
 
-def _surround(app: FastAPI, http: HttpSettings, body_bytes: int) -> None:
-    """Put the layers around the app, innermost first."""
-    app.add_middleware(BodyLimit, max_bytes=body_bytes)
+def _surround(app: FastAPI, http: HttpSettings) -> None:
+    """Put the other layers around the app, innermost first."""
     if http.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(http.trusted_proxies))
     app.add_middleware(ForwardingNotice, trusted=http.trusted_proxies)

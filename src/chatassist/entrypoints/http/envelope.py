@@ -34,6 +34,18 @@ class JsonInvalid(InvalidInput):
     slug = "json_invalid"
 
 
+class FormInvalid(InvalidInput):
+    """The body is no form (`multipart/form-data`), is broken off, or has a second file or too many fields."""
+
+    slug = "form_invalid"
+
+
+class AudioMissing(InvalidInput):
+    """The form has no file in its field `audio`."""
+
+    slug = "audio_missing"
+
+
 class MalformedHttp(InvalidInput):
     """What came is no HTTP request."""
 
@@ -79,6 +91,7 @@ STATUS: Mapping[type[ChatAssistError], int] = {
 SENTENCES: Mapping[str, str] = {
     "invalid_request": "请求参数错误",
     "json_invalid": "请求体不是有效的 JSON",
+    "form_invalid": "请求体不是有效的表单",
     "http_invalid": "请求格式错误",
     "body_too_large": "请求内容过大",
     "content_empty": "消息内容不能为空",
@@ -88,6 +101,11 @@ SENTENCES: Mapping[str, str] = {
     "model_unknown": "所选模型不可用",
     "client_message_id_invalid": "消息编号格式错误",
     "idempotency_mismatch": "该消息编号已用于其他内容",
+    "audio_missing": "请选择要识别的录音",
+    "audio_empty": "录音内容为空，请重新录制",
+    "audio_unsupported": "无法识别该音频格式，请使用 mp3、wav 或 m4a",
+    "audio_too_large": "录音文件过大，请缩短后重试",
+    "audio_no_speech": "没有听到说话内容，请靠近麦克风再试一次",
     "wechat_code_invalid": "登录凭证无效或已过期，请重新登录",
     "context_too_long": "对话内容过长，请新建会话后重试",
     "token_missing": "请先登录",
@@ -103,10 +121,15 @@ SENTENCES: Mapping[str, str] = {
     "too_many_sends": "发送消息过于频繁，请稍后再试",
     "too_many_logins": "登录过于频繁，请稍后再试",
     "too_many_reads": "操作过于频繁，请稍后再试",
+    "too_many_transcriptions": "语音识别过于频繁，请稍后再试",
+    "asr_busy": "语音识别繁忙，请稍后再试",
     "wechat_rate_limited": "登录过于频繁，请稍后再试",
     "identity_unavailable": "微信登录服务暂时不可用，请稍后再试",
     "identity_misconfigured": "登录服务配置有误，请联系管理员",
     "database_unavailable": "服务暂时不可用，请稍后再试",
+    "asr_not_configured": "语音识别尚未开通，请联系管理员",
+    "asr_unavailable": "语音识别暂时不可用，请稍后再试",
+    "asr_timeout": "语音识别超时，请稍后再试",
     "shutting_down": "服务正在重启，请稍后再试",
     "internal": "服务器内部错误",
     "reply_interrupted": "回复被中断，请重新发送",

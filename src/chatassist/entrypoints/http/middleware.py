@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,8 @@ from chatassist.entrypoints.http.envelope import refuse
 log = logging.getLogger(__name__)
 
 DISCARD_SECONDS = 5.0
+SMALL = 64 * 1024
+"""Bytes of a body that are let go by without a word if nobody wants them."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
 
@@ -63,38 +65,56 @@ class Frame:
 
 
 class BodyLimit:
-    """Refuses bodies over a cap: at the head where a length is declared, else as soon as they exceed it."""
+    """Refuses bodies over a cap: at the head where a length is declared, else as soon as they exceed it.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    `larger`: caps of single paths. Whoever is answered while much of his body is still to come gets the answer, some
+    time to stop, and no other request on that connection.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int] | None = None) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; nothing of a body that is declared too long is kept."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        too_large = not declared.isdigit() or int(declared) > self._max_bytes
-        left = self._max_bytes
-
-        async def capped() -> Message:
-            nonlocal left, too_large
-            message = {"type": "http.disconnect"} if too_large else await receive()
-            left -= len(message.get("body", b""))
-            too_large = too_large or left < 0
-            if too_large:
-                raise HTTPException(413, headers={"Connection": "close"})
-            return message
+        body = _Body(scope, receive, self._larger.get(scope["path"], self._max_bytes))
 
         async def patient(message: Message) -> None:
+            if message["type"] == "http.response.start" and body.is_coming:
+                MutableHeaders(scope=message)["Connection"] = "close"
             last = message["type"] == "http.response.body" and not message.get("more_body")
-            if not (too_large and last):
+            if not (last and body.is_coming):
                 return await send(message)
             await send({**message, "more_body": True})
             await _discard(receive)
             return await send({"type": "http.response.body"})
 
-        return await self._app(scope, capped, patient)
+        return await self._app(scope, body.receive, patient)
+
+
+class _Body:
+    """One request's body on its way in."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        self._receive = receive
+        self._left = max_bytes
+        self._too_large = not declared.isdigit() or int(declared) > max_bytes
+        self.is_coming = self._too_large or int(declared) > SMALL or b"transfer-encoding" in headers
+
+    async def receive(self) -> Message:
+        """Take in the next part. Raises HTTPException 413, now and from now on, once it is more than the cap."""
+        message: Message = {} if self._too_large else await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._too_large or self._left < 0:
+            self._too_large = self.is_coming = True
+            raise HTTPException(413)
+        self.is_coming = self.is_coming and message.get("more_body", False)
+        return message
 
 
 async def _discard(receive: Receive) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from chatassist.domain.errors import (
     ChatAssistError,
@@ -46,6 +47,14 @@ def refusals(*kinds: type[ChatAssistError]) -> dict[int | str, dict[str, Any]]:
         }
         for status, slugs in sorted(reasons.items(), key=lambda item: int(item[0]))
     }
+
+
+def form_body(file: str, description: str, texts: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of an endpoint that takes a form with one file and some texts."""
+    fields = texts.model_json_schema()["properties"]
+    upload = {"type": "string", "format": "binary", "description": description}
+    schema = {"type": "object", "required": [file], "properties": {file: upload, **fields}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def publish(app: FastAPI) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from chatassist.domain.model import Draft, FinishReason, Profile, Status, Turn, User
+from chatassist.domain.model import Draft, FinishReason, Profile, Status, Transcript, Turn, User
+from chatassist.domain.ports.asr import Hints
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.services.users import SignedIn
 
@@ -62,6 +63,20 @@ class MessageIn(Wire):
     def draft(self, key: str | None) -> Draft:
         """Return the draft, under the given key."""
         return Draft(text=self.content, session_id=self.session_id, key=key, model=self.model)
+
+
+class HintsIn(Wire):
+    """What may help with a recording; empty is as good as absent."""
+
+    language: str = Field(
+        default="", pattern=r"^([A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*)?$", description="What is spoken, such as zh or en"
+    )
+    prompt: str = Field(default="", max_length=1000, description="Names and words that may occur")
+
+    def hints(self) -> Hints:
+        """Return what engines are given: of a language such as zh-CN they know the first part."""
+        language = self.language.replace("_", "-").partition("-")[0].lower()
+        return Hints(language=language or None, prompt=self.prompt.strip() or None)
 
 
 # --- Answers --------------------------------------------------------------------------------------------------------
@@ -145,6 +160,14 @@ class MessageOut(Wire):
     time: Time
 
 
+class TranscriptOut(Wire):
+    """What was said; `language` and `duration` (seconds) are null where the engine does not tell."""
+
+    text: str
+    language: str | None
+    duration: float | None
+
+
 def login_out(signed: SignedIn) -> LoginOut:
     """Return the wire form of a login."""
     return LoginOut(token=signed.token, expires_in=signed.expires_in, user_info=UserBase(**_user(signed.user)))
@@ -192,6 +215,11 @@ def reply_out(turn: Turn) -> MessageOut:
         ai_generated=True,
         time=reply.ended_at or reply.created_at,
     )
+
+
+def transcript_out(transcript: Transcript) -> TranscriptOut:
+    """Return the wire form of a transcript."""
+    return TranscriptOut(text=transcript.text, language=transcript.language, duration=transcript.duration)
 
 
 def _user(user: User) -> dict[str, Any]:

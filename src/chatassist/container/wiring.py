@@ -1,12 +1,7 @@
-"""The only room that knows everyone: settings become adapters, adapters become services."""
+"""How settings become adapters, and adapters services. Only this package asks it to."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import uuid_utils
@@ -15,6 +10,10 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.sniff import recognise
+from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
+from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
@@ -25,11 +24,10 @@ from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel,
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
-from chatassist.adapters.persistence.migrate import migrate as migrate_database
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.wechat import WeChatApi
-from chatassist.domain.errors import StoreUnavailable
+from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
@@ -41,26 +39,27 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageRules, MessageService
 from chatassist.domain.services.sessions import SessionService
+from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
-from chatassist.domain.upkeep import Upkeep, repeat
-from chatassist.settings import SQLITE_DEFAULT, Settings
+from chatassist.domain.upkeep import Upkeep
+from chatassist.settings import AsrEngine, Settings
 
 TOKEN_SECRET_FILE = Path("var/token-secret")
 WECHAT_READ_SECONDS = 5.0
-RELEASE_SECONDS = 1.0
 
 
 def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value else ""
 
 
-def _url(settings: Settings) -> URL:
+def url_of(settings: Settings) -> URL:
+    """Return where the database is. Raises ValueError for an address that is none."""
     database = settings.database
     return database_url(database.url, database.user, _secret(database.password) or None)
 
 
 def _database(settings: Settings) -> AsyncEngine:
-    return open_engine(_url(settings), pool_size=settings.database.pool_size)
+    return open_engine(url_of(settings), pool_size=settings.database.pool_size)
 
 
 def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
@@ -70,7 +69,8 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     return WeChatIdentity(WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=_secret(wechat.secret)))
 
 
-def _tokens(settings: Settings, clock: Clock) -> Tokens:
+def check_token_secrets(settings: Settings) -> None:
+    """Raise ValueError, in a sentence that never holds it, for a given secret that is too weak to sign with."""
     token = settings.token
     for name, value in (("SECRET", token.secret), ("PREVIOUS_SECRET", token.previous_secret)):
         if value:
@@ -78,6 +78,11 @@ def _tokens(settings: Settings, clock: Clock) -> Tokens:
                 check_secret(value.get_secret_value())
             except ValueError as exc:
                 raise ValueError(f"CHATASSIST_TOKEN__{name} will not do: {exc}.") from exc
+
+
+def _tokens(settings: Settings, clock: Clock) -> Tokens:
+    check_token_secrets(settings)
+    token = settings.token
     secret = _secret(token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
     return JwtTokens(clock, secret=secret, previous_secret=_secret(token.previous_secret) or None)
 
@@ -95,6 +100,28 @@ def _model(settings: Settings) -> ChatModel:
     )
 
 
+def _transcriber(settings: Settings) -> Transcriber:
+    asr = settings.asr
+    match asr.engine:
+        case AsrEngine.NONE:
+            return NoTranscriber()
+        case AsrEngine.WHISPER_API:
+            return WhisperApiTranscriber(
+                base_url=asr.base_url or "", api_key=_secret(asr.api_key), model=asr.model or "", silence=asr.deadline
+            )
+        case AsrEngine.WHISPER_LOCAL:
+            try:
+                return LocalWhisperTranscriber(model=asr.model or "")
+            except ValueError as exc:
+                raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
+
+
+async def close(outside: ChatModel | Transcriber) -> None:
+    """Let go of what a vendor's adapter holds; those that need no vendor hold nothing."""
+    if isinstance(outside, OpenAiCompatibleChatModel | WhisperApiTranscriber | LocalWhisperTranscriber):
+        await outside.aclose()
+
+
 def _limiter(settings: Settings) -> Limiter:
     limits = settings.limits
     return MemoryLimiter(
@@ -102,6 +129,7 @@ def _limiter(settings: Settings) -> Limiter:
             Rule.LOGINS: limits.logins_per_minute,
             Rule.SENDS: limits.sends_per_minute,
             Rule.READS: limits.reads_per_minute,
+            Rule.SPEECH: limits.speech_per_minute,
         }
     )
 
@@ -113,6 +141,10 @@ def _message_rules(settings: Settings) -> MessageRules:
         models=frozenset({"scripted" if llm.is_scripted else llm.model or ""}),
         prompt=PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens),
     )
+
+
+def _speech_rules(settings: Settings) -> SpeechRules:
+    return SpeechRules(max_bytes=settings.limits.audio_bytes, deadline=settings.asr.deadline)
 
 
 class Container(containers.DeclarativeContainer):
@@ -158,53 +190,15 @@ class Container(containers.DeclarativeContainer):
         new_id=new_id,
         rules=providers.Callable(_message_rules, settings),
     )
+    transcriber = providers.Singleton(_transcriber, settings)
+    speech = providers.Singleton(
+        SpeechService,
+        transcriber,
+        providers.Object(recognise),
+        limiter=limiter,
+        rules=providers.Callable(_speech_rules, settings),
+    )
     upkeep = providers.Singleton(Upkeep, store, engine, lease, clock)
     services = providers.Singleton(
-        Services, users=users, sessions=sessions, messages=messages, store=store, engine=engine
+        Services, users=users, sessions=sessions, messages=messages, speech=speech, store=store, engine=engine
     )
-
-
-async def migrate(settings: Settings) -> None:
-    """Bring the database to this version. Raises StoreUnavailable or ValueError with what to do about it."""
-    await migrate_database(_url(settings))
-
-
-@asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Open everything, and close it in reverse. Raises StoreUnavailable or ValueError where it cannot be opened.
-
-    Only the SQLite default is migrated here; any other database that is behind refuses the start.
-    """
-    container = Container(settings=settings)
-    if settings.database.url == SQLITE_DEFAULT:
-        await migrate(settings)
-    async with AsyncExitStack() as stack:
-        services = container.services()
-        stack.push_async_callback(container.store().aclose)
-        stack.push_async_callback(container.http().aclose)
-        model = container.model()
-        if isinstance(model, OpenAiCompatibleChatModel):
-            stack.push_async_callback(model.aclose)
-        await services.store.check()
-        await container.lease().ensure()
-        stack.push_async_callback(_release, container.lease())
-        stack.push_async_callback(services.drain, 0)
-        await stack.enter_async_context(_running(repeat(container.upkeep().jobs())))
-        yield services
-
-
-async def _release(lease: Lease) -> None:
-    """Tell the others that we are gone; where the database is away, they find out when the lease lapses."""
-    with contextlib.suppress(StoreUnavailable, TimeoutError):
-        await asyncio.wait_for(lease.release(), RELEASE_SECONDS)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -34,3 +34,9 @@ def _repaired(text: str) -> str:
     # UTF-16 is what surrogates come from: its decoder joins the pairs and replaces each lone one, and nothing else.
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _CONTROL.sub("", joined)
+
+
+def cleaned(text: str) -> str:
+    """Return a text that is whole already, fit to store and show."""
+    clean = CleanText()
+    return clean.feed(text) + clean.end()

@@ -1,4 +1,4 @@
-"""What vendors refuse with, sorted into a few kinds: one table of codes, one of statuses.
+"""What AI vendors refuse with, sorted into a few kinds: one table of codes, one of statuses.
 
 Nothing of a vendor's body ever reaches a message of ours: it may hold the key, or the user's words.
 """
@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-
-from chatassist.domain.errors import ContextTooLong, LlmMisconfigured, LlmOverloaded, LlmUnavailable, ModelFailed
 
 _MAX_RETRY_AFTER = 120.0  # seconds
 _LAYERS = 8  # of one error body that are looked at
@@ -27,15 +25,6 @@ class Kind(StrEnum):
     PARAMETER = "a parameter was refused"
     FAULT = "the vendor failed"
 
-
-_ERRORS: dict[Kind, type[ModelFailed | ContextTooLong]] = {
-    Kind.BILLING: LlmUnavailable,
-    Kind.TOO_LONG: ContextTooLong,
-    Kind.CONFIGURATION: LlmMisconfigured,
-    Kind.OVERLOAD: LlmOverloaded,
-    Kind.PARAMETER: LlmMisconfigured,
-    Kind.FAULT: LlmUnavailable,
-}
 
 # How a code or type begins, in lower case; an earlier kind wins.
 _CODES: dict[Kind, tuple[str, ...]] = {
@@ -89,20 +78,22 @@ _STATUSES: dict[int, Kind] = {
 }
 
 
+_WORDS = {
+    401: "the key was refused",
+    403: "the key may not use this model or address",
+    404: "there is no such model or address",
+}
+"""What a refusal by configuration most likely means, for the operator."""
+
+
 class Refused(Exception):
-    """A vendor said no. Stays in this folder: the domain hears `as_error()`, or a blocked reply if `UNSAFE`."""
+    """A vendor said no. Stays among the adapters: each port has errors of its own for the kinds."""
 
     def __init__(self, kind: Kind, *, status: int, retry_after: float | None = None) -> None:
-        super().__init__(f"HTTP {status}: {kind}")
+        super().__init__(f"HTTP {status}: {_WORDS.get(status, kind) if kind is Kind.CONFIGURATION else kind}")
         self.kind = kind
+        self.status = status
         self.retry_after = retry_after
-
-    def as_error(self) -> ModelFailed | ContextTooLong:
-        """Return the domain's error for it."""
-        error = _ERRORS[self.kind](str(self), retry_after=self.retry_after)
-        if self.kind is Kind.BILLING:
-            error.retry_after = None  # paying takes longer than any wait we could name
-        return error
 
 
 def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refused:

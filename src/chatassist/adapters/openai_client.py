@@ -1,0 +1,89 @@
+"""The openai client as every vendor's adapter wants it: no retries, no redirects, no foreign settings, bounded answers.
+
+What it and its HTTP client raise is sorted here, once; which errors of the domain that makes is each adapter's matter.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+import httpx2
+import openai
+
+from chatassist.adapters.vendor_errors import Kind, Refused, refusal
+
+_REFUSAL_WAIT = 2.0  # seconds for the body of a refusal; its status is known
+_REFUSAL_BYTES = 64 * 1024
+
+# All that the two libraries raise: openai's family; httpx2's, which has no common root (its StreamError is for misuse
+# alone); UnicodeEncodeError for a key that fits no header; and OSError, for what anyio lets through unmapped
+# (ssl.SSLError, pydantic/httpx2#854).
+FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, OSError)
+_UNSENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, UnicodeEncodeError)
+
+
+class VendorSilent(Exception):
+    """The vendor sent nothing for too long."""
+
+
+class Unsendable(Exception):
+    """The request cannot be sent at all: the address or the key is malformed."""
+
+
+class ConnectionFailed(Exception):
+    """The connection could not be made, or broke."""
+
+
+def open_vendor(*, base_url: str, api_key: str, http: httpx2.AsyncClient, path: str) -> openai.AsyncOpenAI:
+    """Return a client over `http` that raises Refused for any answer that is no success.
+
+    `path`: what `base_url` may end in and should not: addresses are pasted whole, now and then.
+    """
+    http.event_hooks = {"response": [_raise_refusal]}
+    key = api_key or "none"  # local servers need none, but the client does
+    vendor = openai.AsyncOpenAI(
+        base_url=base_url.strip().rstrip("/").removesuffix(path),
+        api_key=key,
+        http_client=http,
+        max_retries=0,
+        # Uncompressed: what a compressed body unpacks to has no bound.
+        default_headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+    )
+    vendor.organization = vendor.project = None  # the environment may hold them, for OpenAI itself
+    return vendor
+
+
+def sorted_out(exc: Exception) -> VendorSilent | Unsendable | ConnectionFailed:
+    """Return what one of `FOREIGN` means; its text is ours and names no body, key or address."""
+    cause = exc.__cause__ if isinstance(exc, openai.APIConnectionError) else exc
+    if isinstance(cause, httpx2.TimeoutException):
+        return VendorSilent("the vendor was silent for too long")
+    if isinstance(cause, _UNSENDABLE):
+        return Unsendable(f"the vendor's address or key cannot be sent: {type(cause).__name__}")
+    return ConnectionFailed(f"the connection to the vendor failed: {type(cause).__name__}")
+
+
+async def read_at_most(parts: AsyncGenerator[bytes, None], max_bytes: int) -> bytes | None:
+    """Return a body, or None if it is longer."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > max_bytes:
+            return None
+    return bytes(body)
+
+
+async def _raise_refusal(response: httpx2.Response) -> None:
+    """Turn an answer that is no success into Refused. A hook, since the client itself would read an endless body."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Refused(Kind.FAULT, status=response.status_code)
+    if response.is_success:
+        return
+    body = bytearray()
+    with suppress(TimeoutError, httpx2.HTTPError, OSError):
+        async with asyncio.timeout(_REFUSAL_WAIT), aclosing(response.aiter_raw()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > _REFUSAL_BYTES:
+                    break
+    raise refusal(response.status_code, bytes(body[:_REFUSAL_BYTES]), response.headers)

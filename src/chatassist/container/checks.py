@@ -1,0 +1,134 @@
+"""What `chatassist doctor` looks at: what the settings lead to, tried as the service would use it, with remedies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from chatassist.adapters.identity.token_secret import load_or_create_secret
+from chatassist.adapters.persistence.health import look_at_database
+from chatassist.container.wiring import TOKEN_SECRET_FILE, Container, check_token_secrets, close, url_of
+from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber
+from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured, LlmOverloaded
+from chatassist.settings import PREFIX, SQLITE_DEFAULT, AsrEngine, Settings, unknown_variables
+
+Looks = AsyncIterator[tuple[Verdict, str]]
+
+_LOCAL_LOGIN = (
+    "No mini-program is set: anybody on this machine logs in as dev:NAME, and nobody else does."
+    " Set CHATASSIST_WECHAT__APPID and __SECRET."
+)
+_SCRIPTED = "Every reply is the same scripted text, as CHATASSIST_LLM__VENDOR says."
+_NO_VENDOR = (
+    "No AI vendor is set: every reply is the same scripted text. Set CHATASSIST_LLM__BASE_URL, __API_KEY and __MODEL."
+)
+_ASR_OFF = "Speech to text is switched off, as CHATASSIST_ASR__ENGINE says."
+_NO_ASR = "No engine is set, so speech to text is refused. Set CHATASSIST_ASR__ENGINE."
+_FETCHED = (
+    "The model is not tried here: where it is missing, the first recording waits for its download."
+    " Give its directory in CHATASSIST_ASR__MODEL to be sure."
+)
+_DATABASE: Mapping[type[Exception], str] = {
+    Exception: "Look at CHATASSIST_DATABASE__URL, __USER and __PASSWORD, and at the server itself.",
+}
+_WECHAT: Mapping[type[Exception], str] = {
+    IdentityMisconfigured: "Look at CHATASSIST_WECHAT__APPID and __SECRET, and at the mini-program's console.",
+    Exception: "Let this machine reach the address in CHATASSIST_WECHAT__BASE_URL, or try again later.",
+}
+_LLM: Mapping[type[Exception], str] = {
+    LlmMisconfigured: "Look at CHATASSIST_LLM__API_KEY, __MODEL and __BASE_URL.",
+    LlmOverloaded: "Try again later, or raise the account's limits.",
+    Exception: "Let this machine reach the address in CHATASSIST_LLM__BASE_URL (it often ends in /v1), and see whether"
+    " the vendor works for others.",
+}
+_ASR: Mapping[type[Exception], str] = {
+    ValueError: "",  # says it all
+    Exception: "Look at CHATASSIST_ASR__BASE_URL, __API_KEY and __MODEL.",
+}
+
+
+def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
+    """Return all checks, in the order in which they are told. Nothing is built, let alone called, before they run."""
+    return (
+        Check(name="settings", look=partial(_look_at_settings, settings)),
+        Check(
+            name="token",
+            look=partial(_look_at_token, settings),
+            remedies={Exception: "Make one by: openssl rand -base64 48"},
+        ),
+        Check(name="database", look=partial(_look_at_database, settings), remedies=_DATABASE),
+        Check(name="redis", look=_look_at_redis),
+        Check(name="wechat", look=partial(_look_at_wechat, settings, container), remedies=_WECHAT),
+        Check(name="llm", look=partial(_look_at_llm, settings, container), remedies=_LLM),
+        Check(name="asr", look=partial(_look_at_asr, settings, container), remedies=_ASR),
+    )
+
+
+async def _look_at_settings(settings: Settings) -> Looks:
+    yield Verdict.OK, f"They go together; this is {settings.env.value}."
+    for name in unknown_variables():
+        if not name.startswith(f"{PREFIX}REDIS__"):
+            yield Verdict.WARN, f"{name} is set, but nothing reads it: misspelt, or of another version?"
+
+
+async def _look_at_redis() -> Looks:
+    given = [name for name in unknown_variables() if name.startswith(f"{PREFIX}REDIS__")]
+    for name in given:
+        yield Verdict.WARN, f"{name} is set, but nothing reads it: this version does without Redis."
+    if not given:
+        yield Verdict.OK, "This version does without it."
+
+
+async def _look_at_token(settings: Settings) -> Looks:
+    check_token_secrets(settings)
+    if settings.token.secret:
+        yield Verdict.OK, "The secret is fit to sign tokens."
+    elif await asyncio.to_thread(TOKEN_SECRET_FILE.exists):
+        await asyncio.to_thread(load_or_create_secret, TOKEN_SECRET_FILE)
+        yield Verdict.OK, f"The secret in {TOKEN_SECRET_FILE} is fit to sign tokens, on this machine alone."
+    else:
+        yield Verdict.OK, f"No secret is set; the first start makes one in {TOKEN_SECRET_FILE}, for this machine alone."
+
+
+async def _look_at_database(settings: Settings) -> Looks:
+    own = settings.database.url == SQLITE_DEFAULT
+    async for found in look_at_database(url_of(settings), migrated_at_start=own):
+        yield found
+
+
+async def _look_at_wechat(settings: Settings, container: Container) -> Looks:
+    if settings.wechat.appid is None:
+        yield Verdict.WARN, _LOCAL_LOGIN
+        return
+    async with container.http():
+        async for found in look_at_identity(container.identity()):
+            yield found
+
+
+async def _look_at_llm(settings: Settings, container: Container) -> Looks:
+    if settings.llm.is_scripted:
+        yield (Verdict.OK, _SCRIPTED) if settings.llm.vendor else (Verdict.WARN, _NO_VENDOR)
+        return
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(close, container.model())
+        async for found in look_at_model(container.model()):
+            yield found
+
+
+async def _look_at_asr(settings: Settings, container: Container) -> Looks:
+    asr = settings.asr
+    if asr.engine is AsrEngine.NONE:
+        yield (Verdict.OK, _ASR_OFF) if "engine" in asr.model_fields_set else (Verdict.WARN, _NO_ASR)
+        return
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(close, container.transcriber())
+        if asr.engine is AsrEngine.WHISPER_LOCAL and not await asyncio.to_thread(_is_directory, asr.model or ""):
+            yield Verdict.WARN, _FETCHED  # a download takes as long as it takes, and a thread cannot be cut short
+            return
+        async for found in look_at_transcriber(container.transcriber()):
+            yield found
+
+
+def _is_directory(model: str) -> bool:
+    return Path(model).expanduser().is_dir()

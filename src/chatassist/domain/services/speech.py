@@ -1,0 +1,94 @@
+"""Speech to text: one recording, one transcript, within one deadline. Nothing of either is kept."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+
+from chatassist.domain.errors import (
+    AsrTimeout,
+    AudioEmpty,
+    AudioNoSpeech,
+    AudioTooLarge,
+    ContentInvalid,
+    ShuttingDown,
+    Unavailable,
+)
+from chatassist.domain.model import Audio, Transcript, User, is_clean
+from chatassist.domain.ports.asr import NO_HINTS, Hints, Recognise, Transcriber
+from chatassist.domain.ports.limits import Limiter, Rule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRules:
+    """How many bytes a recording may have, and how many seconds its transcription may take, queueing included."""
+
+    max_bytes: int = 24 * 1024 * 1024
+    deadline: float = 45.0
+
+
+class SpeechService:
+    """Transcribes what users say."""
+
+    def __init__(
+        self, transcriber: Transcriber, recognise: Recognise, *, limiter: Limiter, rules: SpeechRules | None = None
+    ) -> None:
+        self._transcriber = transcriber
+        self._recognise = recognise
+        self._limiter = limiter
+        self._rules = rules or SpeechRules()
+        self._running: dict[asyncio.Future[None], asyncio.Timeout] = {}
+        self._closing = False
+
+    async def transcribe(self, user: User, data: bytes, hints: Hints = NO_HINTS) -> Transcript:
+        """Return what the recording says. What is refused for its own sake costs neither limit nor engine.
+
+        Raises AudioEmpty, AudioTooLarge, AudioUnsupported, AudioNoSpeech, ContentInvalid (the prompt),
+        TooManyTranscriptions, AsrBusy, AsrNotConfigured, AsrUnavailable, AsrTimeout, ShuttingDown.
+        """
+        audio = self._checked(data, hints)
+        if self._closing:
+            raise ShuttingDown
+        await self._limiter.hit(Rule.SPEECH, user.id)
+        about = {"user_id": user.id, "kind": audio.kind, "bytes": len(data)}
+        try:
+            transcript = await self._in_time(audio, hints)
+        except Unavailable as error:
+            log.warning("transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
+            raise
+        log.info("transcribed", extra={**about, "chars": len(transcript.text)})
+        if not transcript.text.strip():
+            raise AudioNoSpeech
+        return replace(transcript, text=transcript.text.strip())
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new recordings, give the running ones so many seconds, then end the rest with ShuttingDown."""
+        self._closing = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        for deadline in self._running.values():
+            if not deadline.expired():
+                deadline.reschedule(0)
+
+    def _checked(self, data: bytes, hints: Hints) -> Audio:
+        if not data:
+            raise AudioEmpty
+        if len(data) > self._rules.max_bytes:
+            raise AudioTooLarge
+        if hints.prompt and not is_clean(hints.prompt):
+            raise ContentInvalid
+        return self._recognise(data)
+
+    async def _in_time(self, audio: Audio, hints: Hints) -> Transcript:
+        deadline = asyncio.timeout(self._rules.deadline)
+        over = asyncio.get_running_loop().create_future()
+        self._running[over] = deadline
+        try:
+            async with deadline:
+                return await self._transcriber.transcribe(audio, hints)
+        except TimeoutError as exc:
+            raise (ShuttingDown if self._closing else AsrTimeout) from exc
+        finally:
+            del self._running[over]
+            over.set_result(None)

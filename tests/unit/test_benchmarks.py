@@ -1,0 +1,71 @@
+"""The yardstick must be true: its vendor says what its load expects, and its load accepts nothing else."""
+
+import json
+
+import pytest
+
+from benchmarks.load import WrongAnswer, check_blocking, check_stream
+from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
+from benchmarks.vendor import whole
+from chatassist.adapters.llm.reply_reader import ReplyReader
+
+USAGE = {"inputTokens": INPUT_TOKENS, "outputTokens": OUTPUT_TOKENS}
+
+
+def answer(text: str = TEXT, status: str = "complete") -> bytes:
+    data = {"status": status, "reply": {"content": text}, "usage": USAGE}
+    return json.dumps({"code": 200, "data": data}).encode()
+
+
+@pytest.mark.parametrize("pieces", [1, 20, 60, 200])
+def test_a_reply_has_400_characters_in_as_many_pieces_as_asked(pieces: int) -> None:
+    assert len(spoken(pieces)) == pieces
+    assert "".join(spoken(pieces)) == TEXT
+    assert len(TEXT) == 400
+
+
+def test_the_last_message_sets_the_pace() -> None:
+    messages = [{"role": "user", "content": pace.question()} for pace in (Pace(200), Pace(20, 1000, 5))]
+    body = json.dumps({"messages": messages, "stream": True}, ensure_ascii=False).encode()
+    assert Pace.asked(body) == Pace(20, 1000, 5)
+
+
+def test_a_prompt_without_a_pace_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no pace"):
+        Pace.asked(b"{}")
+
+
+def test_the_vendor_speaks_as_vendors_do() -> None:
+    _, _, chunked = whole(20).partition(b"\r\n\r\n")
+    body = b"".join(chunked.split(b"\r\n")[1::2])
+    reader = ReplyReader(model="", max_body=100_000)
+    texts = [chunk.text for chunk in reader.feed(body)]
+    assert (len(texts), "".join(texts), reader.done) == (20, TEXT, True)
+    usage = reader.last().usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (INPUT_TOKENS, OUTPUT_TOKENS)
+
+
+def test_the_load_accepts_what_is_complete() -> None:
+    check_blocking(200, answer())
+    check_stream(200, stream(TEXT[:7], TEXT[7:]))
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, answer()), (200, answer(TEXT[1:])), (200, answer(status="running")), (200, b"{}")]
+)
+def test_the_load_refuses_any_other_answer(status: int, body: bytes) -> None:
+    with pytest.raises(WrongAnswer):
+        check_blocking(status, body)
+
+
+def test_the_load_refuses_a_stream_that_breaks_off_or_lacks_a_delta() -> None:
+    for body in (stream(TEXT).partition(b"event: done")[0], stream(TEXT[1:]), b""):
+        with pytest.raises(WrongAnswer):
+            check_stream(200, body)
+
+
+def stream(*texts: str) -> bytes:
+    events = ["event: start\ndata: {}\n\n"]
+    events += [f"id: {n}\nevent: delta\ndata: {json.dumps({'text': text})}\n\n" for n, text in enumerate(texts, 1)]
+    return "".join([*events, "id: 99\nevent: done\ndata: {}\n\n"]).encode()

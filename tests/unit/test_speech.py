@@ -1,0 +1,174 @@
+"""The speech service: what is refused before anything is spent, one deadline over all, nothing heard is an error."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.scripted import ScriptedTranscriber, Step
+from chatassist.adapters.asr.sniff import recognise
+from chatassist.adapters.limits.memory import MemoryLimiter
+from chatassist.domain.errors import (
+    AsrBusy,
+    AsrNotConfigured,
+    AsrTimeout,
+    AsrUnavailable,
+    AudioEmpty,
+    AudioNoSpeech,
+    AudioTooLarge,
+    AudioUnsupported,
+    ChatAssistError,
+    ContentInvalid,
+    ShuttingDown,
+    TooManyTranscriptions,
+)
+from chatassist.domain.model import AudioKind, Transcript
+from chatassist.domain.ports.asr import Hints
+from chatassist.domain.ports.limits import Rule
+from chatassist.domain.services.speech import SpeechRules, SpeechService
+from tests.builders import a_user
+from tests.fixtures.logs import RUN
+from tests.unit.worlds import until
+
+FLAC = b"fLaC" + b"sound"
+ANNA, BERT = a_user(), a_user()
+
+
+class Studio:
+    """A speech service whose engine follows a script."""
+
+    def __init__(self, *steps: Step, per_minute: int = 0, **rules: Any) -> None:
+        self.engine = ScriptedTranscriber(*steps)
+        limiter = MemoryLimiter({Rule.SPEECH: per_minute})
+        self.service = SpeechService(self.engine, recognise, limiter=limiter, rules=SpeechRules(**rules))
+
+    async def hears(self, data: bytes = FLAC, **hints: str) -> Transcript:
+        return await self.service.transcribe(ANNA, data, Hints(**hints))
+
+
+async def test_what_was_said_comes_back_trimmed_with_what_the_engine_knows() -> None:
+    said = Transcript(text=" 今天天气怎么样？\n", language="zh", duration=2.5)
+    studio = Studio(said)
+
+    assert await studio.hears() == Transcript(text="今天天气怎么样？", language="zh", duration=2.5)
+
+
+async def test_the_engine_gets_the_bytes_their_kind_and_the_hints() -> None:
+    studio = Studio("ok")
+
+    await studio.hears(language="zh", prompt="小爱")
+
+    ((audio, hints),) = studio.engine.heard
+    assert (audio.data, audio.kind, hints) == (FLAC, AudioKind.FLAC, Hints(language="zh", prompt="小爱"))
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n\u3000"])
+async def test_nothing_heard_is_an_error_and_not_an_empty_success(nothing: str) -> None:
+    with pytest.raises(AudioNoSpeech):
+        await Studio(nothing).hears()
+
+
+@pytest.mark.parametrize(
+    ("data", "hints", "error"),
+    [
+        (b"", {}, AudioEmpty),
+        (b"fLaC" + b"x" * 97, {}, AudioTooLarge),
+        (b"\x02#!SILK_V3", {}, AudioUnsupported),
+        (FLAC, {"prompt": "a\x00b"}, ContentInvalid),
+        (FLAC, {"prompt": "\ud800"}, ContentInvalid),
+    ],
+)
+async def test_what_can_never_succeed_costs_neither_limit_nor_engine(
+    data: bytes, hints: dict[str, str], error: type[ChatAssistError]
+) -> None:
+    studio = Studio("ok", per_minute=1, max_bytes=100)
+
+    with pytest.raises(error):
+        await studio.hears(data, **hints)
+
+    assert studio.engine.heard == []
+    assert (await studio.hears()).text == "ok"
+
+
+async def test_the_largest_recording_allowed_is_taken() -> None:
+    assert (await Studio("ok", max_bytes=100).hears(b"fLaC" + b"x" * 96)).text == "ok"
+
+
+async def test_recordings_are_limited_per_user() -> None:
+    studio = Studio("one", "two", "three", per_minute=2)
+    await studio.hears()
+    await studio.hears()
+
+    with pytest.raises(TooManyTranscriptions) as caught:
+        await studio.hears()
+
+    assert 0 < (caught.value.retry_after or 0) <= 60
+    assert (await studio.service.transcribe(BERT, FLAC)).text == "three"
+
+
+async def test_an_engine_that_takes_too_long_is_given_up() -> None:
+    studio = Studio(asyncio.Event(), deadline=0.01)
+
+    with pytest.raises(AsrTimeout):
+        await studio.hears()
+
+
+@pytest.mark.parametrize("error", [AsrUnavailable(), AsrBusy(), AudioUnsupported(), AsrTimeout()])
+async def test_what_the_engine_says_is_passed_on(error: ChatAssistError) -> None:
+    with pytest.raises(type(error)):
+        await Studio(error).hears()
+
+
+async def test_without_an_engine_it_says_so() -> None:
+    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}))
+
+    with pytest.raises(AsrNotConfigured):
+        await service.transcribe(ANNA, FLAC)
+
+
+async def test_a_drain_waits_for_what_runs_and_takes_nothing_new() -> None:
+    finish = asyncio.Event()
+    studio = Studio(finish, "in time")
+    running = asyncio.create_task(studio.hears())
+    await until(lambda: studio.engine.heard)
+
+    draining = asyncio.create_task(studio.service.drain(5))
+    await asyncio.sleep(0)
+    with pytest.raises(ShuttingDown):
+        await studio.hears()
+    finish.set()
+
+    assert (await running).text == "in time"
+    await draining
+
+
+async def test_a_drain_ends_what_does_not_finish() -> None:
+    studio = Studio(asyncio.Event())
+    running = asyncio.create_task(studio.hears())
+    await until(lambda: studio.engine.heard)
+
+    await studio.service.drain(0)
+
+    with pytest.raises(ShuttingDown):
+        await running
+
+
+async def test_a_drain_of_nothing_is_over_at_once() -> None:
+    await Studio().service.drain(0)
+
+
+async def test_neither_words_nor_sound_are_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
+    words, names, sound = "我的密码是一二三四", "张三丰的电话号码", b"fLaC-telltale-bytes"
+    RUN.keep_private(words, names, "telltale-bytes")
+    caplog.set_level("DEBUG")
+
+    await Studio(words).hears(sound, prompt=names)
+    with pytest.raises(AsrUnavailable):
+        await Studio(AsrUnavailable("the connection failed")).hears(sound, prompt=names)
+
+    shown = caplog.text + repr([vars(record) for record in caplog.records])
+    shown += repr(recognise(sound)) + repr(Hints(prompt=names)) + repr(Transcript(text=words))
+    assert "transcribed" in shown
+    assert "the connection failed" in shown, "the operator learns why"
+    assert not any(private in shown for private in (words, names, "telltale"))
