@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, assert_never, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -43,7 +43,7 @@ from chatassist.domain.services.messages import MessageRules, MessageService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep, repeat
-from chatassist.settings import SQLITE_DEFAULT, Settings
+from chatassist.settings import SQLITE_DEFAULT, LlmVendor, Settings
 
 TOKEN_SECRET_FILE = Path("var/token-secret")
 WECHAT_READ_SECONDS = 5.0
@@ -84,15 +84,19 @@ def _tokens(settings: Settings, clock: Clock) -> Tokens:
 
 def _model(settings: Settings) -> ChatModel:
     llm = settings.llm
-    if llm.is_scripted:
-        return ScriptedChatModel()
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=_secret(llm.api_key),
-        model=llm.model or "",
-        idle_timeout=llm.idle_timeout,
-        options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
-    )
+    match llm.kind:
+        case LlmVendor.SCRIPTED:
+            return ScriptedChatModel()
+        case LlmVendor.OPENAI_COMPATIBLE:
+            return OpenAiCompatibleChatModel(
+                base_url=llm.base_url or "",
+                api_key=_secret(llm.api_key),
+                model=llm.model or "",
+                idle_timeout=llm.idle_timeout,
+                options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
+            )
+        case unknown:
+            assert_never(unknown)
 
 
 def _limiter(settings: Settings) -> Limiter:
@@ -159,14 +163,20 @@ class Container(containers.DeclarativeContainer):
         rules=providers.Callable(_message_rules, settings),
     )
     upkeep = providers.Singleton(Upkeep, store, engine, lease, clock)
-    services = providers.Singleton(
-        Services, users=users, sessions=sessions, messages=messages, store=store, engine=engine
-    )
+    services = providers.Singleton(Services, store, engine, users=users, sessions=sessions, messages=messages)
 
 
 async def migrate(settings: Settings) -> None:
     """Bring the database to this version. Raises StoreUnavailable or ValueError with what to do about it."""
     await migrate_database(_url(settings))
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """What holds connections."""
+
+    async def aclose(self) -> None:
+        """Close them."""
 
 
 @asynccontextmanager
@@ -180,12 +190,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await migrate(settings)
     async with AsyncExitStack() as stack:
         services = container.services()
-        stack.push_async_callback(container.store().aclose)
-        stack.push_async_callback(container.http().aclose)
-        model = container.model()
-        if isinstance(model, OpenAiCompatibleChatModel):
-            stack.push_async_callback(model.aclose)
-        await services.store.check()
+        for provider in (container.store, container.http, container.model):
+            if isinstance(built := provider(), Closable):
+                stack.push_async_callback(built.aclose)
+        await services.check()
         await container.lease().ensure()
         stack.push_async_callback(_release, container.lease())
         stack.push_async_callback(services.drain, 0)

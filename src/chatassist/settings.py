@@ -56,11 +56,9 @@ class HttpSettings(_Section):
     @classmethod
     def _addresses(cls, value: Sequence[str]) -> Sequence[str]:
         try:
-            for part in value:
-                ipaddress.ip_network(part, strict=False)
+            return tuple(str(ipaddress.ip_network(part, strict=False)) for part in value)
         except ValueError:
             raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
-        return value
 
     @property
     def is_loopback(self) -> bool:
@@ -119,9 +117,15 @@ class LlmSettings(_Section):
     max_output_tokens: int | None = Field(default=2000, ge=1)
 
     @property
+    def kind(self) -> LlmVendor:
+        """The vendor that is meant: scripted where none is configured, or none is wanted."""
+        anything = self.base_url or self.api_key or self.model
+        return self.vendor or (LlmVendor.OPENAI_COMPATIBLE if anything else LlmVendor.SCRIPTED)
+
+    @property
     def is_scripted(self) -> bool:
-        """Whether no vendor is configured, or none is wanted."""
-        return self.vendor is LlmVendor.SCRIPTED or not (self.vendor or self.base_url or self.api_key or self.model)
+        """Whether no vendor is asked."""
+        return self.kind is LlmVendor.SCRIPTED
 
 
 class LimitSettings(_Section):
@@ -166,9 +170,10 @@ class Settings(BaseSettings):
         return self.wechat.local_login is not False and self.wechat.appid is None
 
     @property
-    def docs(self) -> bool:
-        """Whether /docs and /openapi.json are served."""
-        return not self.is_production if self.http.docs is None else self.http.docs
+    def door(self) -> HttpSettings:
+        """The HTTP door's settings, with what depends on the environment decided."""
+        docs = not self.is_production if self.http.docs is None else self.http.docs
+        return self.http.model_copy(update={"docs": docs})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

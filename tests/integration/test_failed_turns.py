@@ -49,12 +49,14 @@ async def test_each_way_a_vendor_fails(
     answer = await person.send("hello", clientMessageId="key-1")
     assert reason_of(answer) == expected
     assert answer.headers.get("Retry-After") == retry_after
+    assert answer.headers["Cache-Control"] == "no-store"
     assert "vendor" not in answer.text
     assert set(answer.json()["turn"]) == {"sessionId", "messageId", "userMessageId"}
     shown = await person.look(answer.json()["turn"]["messageId"])
     assert (shown["status"], shown["reason"]) == ("failed", expected[1])
     again = await person.send("hello", clientMessageId="key-1")
     assert reason_of(again) == expected, "the same send is the same failed turn"
+    assert "Retry-After" not in again.headers, "which no retry changes"
     assert again.json()["turn"] == answer.json()["turn"]
     assert len(vendor.requests) == 1
 

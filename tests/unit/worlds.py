@@ -15,9 +15,9 @@ from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
-from chatassist.domain.model import Draft, Profile, Turn, User
+from chatassist.domain.model import Draft, Profile, Prompt, Turn, User
 from chatassist.domain.ports.limits import Rule
-from chatassist.domain.ports.llm import Chunk, Prompt
+from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.moderation import Moderator
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Ended, Event

@@ -57,13 +57,13 @@ class ModelUnknown(InvalidInput):
 
 
 class KeyInvalid(InvalidInput):
-    """A client message id is 1 to 64 of `[A-Za-z0-9_-]`, and the header and the field agree."""
+    """A client message id is 1 to 64 of `[A-Za-z0-9_-]`."""
 
     slug = "client_message_id_invalid"
 
 
 class IdempotencyMismatch(InvalidInput):
-    """The client message id was used before, for another content, session or model."""
+    """The client message id was used before, for another content, session or model; or header and field differ."""
 
     slug = "idempotency_mismatch"
 
@@ -194,7 +194,7 @@ class IdentityMisconfigured(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer, or not in time. The unit of work did not happen."""
+    """The database does not answer, or not in time. Nothing happened, unless it is CommitUnknown."""
 
     slug = "database_unavailable"
     retry_after = 2.0

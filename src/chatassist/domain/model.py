@@ -4,6 +4,7 @@ Times are aware UTC datetimes with microseconds; ids are UUIDv7 as 32 hex digits
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -247,3 +248,31 @@ class Draft:
             self.session_id is None and turn.message.position == 1
         )
         return same_session and (self.text, self.model) == (turn.message.content, turn.reply.requested_model)
+
+
+# --- Prompts --------------------------------------------------------------------------------------------------------
+
+
+class Role(StrEnum):
+    """Who speaks in a prompt."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """One message of a prompt."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the model is given: at most one system message first, then user and assistant in turns, the user last."""
+
+    utterances: Sequence[Utterance]
+    model: str | None = None
+    """A model the user chose; None is the operator's default."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from chatassist.domain.errors import ChatAssistError
 from chatassist.entrypoints import logs
@@ -48,9 +49,9 @@ def serve() -> None:
 
     with _sentences():
         asyncio.run(try_out())
-    http = settings.http.model_copy(update={"docs": settings.docs})
-    web = create_app(lambda: open_services(settings), http, body_bytes=settings.limits.body_bytes)
-    new_server(web, http, lambda base: typer.echo(_HINT.format(base=base)) if settings.local_login else None).run()
+    web = create_app(lambda: open_services(settings), settings.door, body_bytes=settings.limits.body_bytes)
+    hint = _HINT if settings.local_login else ""
+    new_server(web, settings.door, lambda base: typer.echo(hint.format(base=base))).run()
 
 
 @app.command()
@@ -118,6 +119,9 @@ def _settings(*, quiet: bool = False) -> Settings:
         for fault in error.errors(include_input=False, include_url=False, include_context=False):
             name = "__".join(str(part).upper() for part in fault["loc"][:2])
             typer.echo(f"{PREFIX}{name}: {fault['msg']}" if name else fault["msg"].partition(", ")[2], err=True)
+        raise typer.Exit(1) from None
+    except SettingsError as error:  # a section given as a whole, in JSON that is none
+        typer.echo(f"Settings: {error}", err=True)
         raise typer.Exit(1) from None
     logs.configure(as_json=settings.is_production, quiet=quiet)
     return settings

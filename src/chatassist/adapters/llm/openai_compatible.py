@@ -18,8 +18,8 @@ from chatassist.adapters.http import open_client
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.adapters.llm.vendor_errors import Kind, Refused, refusal
 from chatassist.domain.errors import LlmMisconfigured, LlmTimeout, LlmUnavailable, ModelFailed
-from chatassist.domain.model import FinishReason
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
+from chatassist.domain.model import FinishReason, Prompt
+from chatassist.domain.ports.llm import ChatModel, Chunk
 
 _USAGE_WAIT = 1.0  # seconds after the finish reason in which usage may still come
 _CLOSE_WAIT = 0.1  # seconds after [DONE] in which the body may end, so that the connection can be used again

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from chatassist.domain.model import Draft, Message, Reply, Session, Turn
-from chatassist.domain.ports.llm import Prompt
+from chatassist.domain.model import Draft, Message, Prompt, Reply, Session, Turn
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 
@@ -28,7 +27,7 @@ class Claim(ABC):
 
     @abstractmethod
     async def find(self) -> Accepted | None:
-        """Return what `make` stored, if it did."""
+        """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +55,13 @@ class SendClaim(Claim):
         return self._accepted(*await self.store.write(work))
 
     async def find(self) -> Accepted | None:
-        """Return the turn with the window it would be claimed with now."""
+        """Return the turn, once it is certain, with the window it would be claimed with now."""
 
         async def look(tx: Transaction) -> tuple[Turn | None, Sequence[Turn]]:
-            turn = await tx.turns.find(self.reply_id, self.user_id)
+            turn = await tx.turns.find_settled(self.reply_id, self.user_id)
             return turn, (await tx.turns.window(self.session_id, WINDOW_TURNS)).turns
 
-        turn, earlier = await self.store.read(look)
+        turn, earlier = await self.store.write(look)
         return self._accepted(turn, earlier) if turn else None
 
     async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Turn]]:

@@ -23,8 +23,8 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import End, FinishReason, Reply, Status, Turn, Usage
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
+from chatassist.domain.model import End, FinishReason, Prompt, Reply, Status, Turn, Usage
+from chatassist.domain.ports.llm import ChatModel, Chunk
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import Delta, Ended, Replace, ReplyFeed
 from chatassist.domain.ports.runtime import Clock
@@ -124,8 +124,13 @@ class ReplyEngine:
                 production.interrupt()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new replies, let the running ones finish for so long, then end the rest as interrupted."""
+        """Take no new replies, let the running ones finish for so long, then end the rest as interrupted.
+
+        Once that is done, again does nothing; meanwhile, with fewer seconds, it cuts the waiting short.
+        """
         self._draining = True
+        if self._closing:
+            return
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._closing = True

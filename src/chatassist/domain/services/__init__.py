@@ -1,7 +1,5 @@
 """What the doors are given: every use of the assistant, behind one value."""
 
-from dataclasses import dataclass
-
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.messages import MessageService
@@ -9,21 +7,29 @@ from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.users import UserService
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The services, and what a door needs to come and go politely."""
 
-    users: UserService
-    sessions: SessionService
-    messages: MessageService
-    store: Store
-    engine: ReplyEngine
+    def __init__(
+        self,
+        store: Store,
+        engine: ReplyEngine,
+        *,
+        users: UserService,
+        sessions: SessionService,
+        messages: MessageService,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self.users = users
+        self.sessions = sessions
+        self.messages = messages
 
     async def check(self) -> None:
         """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""
-        self.engine.check_open()
-        await self.store.check()
+        self._engine.check_open()
+        await self._store.check()
 
     async def drain(self, seconds: float) -> None:
         """Take no new replies, give the running ones so many seconds, then end the rest as interrupted."""
-        await self.engine.drain(seconds)
+        await self._engine.drain(seconds)

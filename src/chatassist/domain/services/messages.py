@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from chatassist.domain.errors import (
     ContentBlocked,
     IdempotencyMismatch,
+    Limited,
     MessageNotFound,
     ModelUnknown,
     SessionNotFound,
@@ -82,7 +83,12 @@ class MessageService:
         if draft.session_id is not None and not is_id(draft.session_id):
             raise SessionNotFound
         self._engine.check_open()
-        await self._limiter.hit(Rule.SENDS, user.id)
+        try:
+            await self._limiter.hit(Rule.SENDS, user.id)
+        except Limited:
+            if known := await self._known(user, draft):  # accepted meanwhile, and what attaches is not counted
+                return known
+            raise
         if not await self._moderator.allows(draft.text, user.openid):
             raise ContentBlocked
         try:

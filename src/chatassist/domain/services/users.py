@@ -84,7 +84,7 @@ class UserService:
             if known is None:
                 await tx.users.add(user)
             elif user != known:
-                await tx.users.save(user)
+                await tx.users.save_profile(user)
             return user
 
         try:
@@ -129,14 +129,12 @@ class UserService:
         """Block or unblock a user by id or openid, from the next request on; None when there is no such user."""
 
         async def work(tx: Transaction) -> User | None:
-            user = await tx.users.get(user_id) or await tx.users.find(user_id)
-            if user is None:
-                return None
-            user = replace(user, blocked=blocked)
-            await tx.users.save(user)
+            user = await tx.users.find_by_id(user_id) or await tx.users.find(user_id)
+            if user is not None:
+                await tx.users.set_blocked(user.id, blocked=blocked)
             return user
 
         user = await self._store.write(work)
         if user:
             log.info("user blocked" if blocked else "user unblocked", extra={"user_id": user.id})
-        return user
+        return user and replace(user, blocked=blocked)

@@ -59,10 +59,13 @@ class MethodNotAllowed(ChatAssistError):
 
 
 class TurnFailed(ChatAssistError):
-    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it."""
+    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it.
 
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
+    A replayed failure stays as it is, so it is not worth a retry.
+    """
+
+    def __init__(self, turn: Turn, *, replayed: bool) -> None:
+        super().__init__(retry_after=None if replayed else errors.named(turn.reply.reason).retry_after)
         self.turn = turn
 
 
@@ -150,25 +153,24 @@ def status_of(kind: type[ChatAssistError]) -> int:
     return next((STATUS[base] for base in kind.__mro__ if base in STATUS), 500)
 
 
-def refuse(error: ChatAssistError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that an error gets."""
+def refuse(
+    error: ChatAssistError, request_id: str, headers: Mapping[str, str] | None = None, *, status: int | None = None
+) -> Response:
+    """Return the answer that an error gets; `status` stands in for that of the table."""
     failed = error.turn if isinstance(error, TurnFailed) else None
     kind = errors.named(failed.reply.reason if failed else error.slug)
-    status = status_of(kind)
+    code = status or status_of(kind)
     sentence = SENTENCES[kind.slug]
     body = Refusal(
-        code=status,
+        code=code,
         message=f"{sentence}：{error.field}" if isinstance(error, InvalidRequest) and error.field else sentence,
         reason=kind.slug,
         request_id=request_id,
         turn=_ids(failed) if failed else None,
     )
-    wait = kind.retry_after if failed else error.retry_after
-    extra = {"Retry-After": str(math.ceil(wait))} if wait is not None and status in (429, 500) else {}
-    if status == 401:
-        extra["WWW-Authenticate"] = "Bearer"
     content = body.model_dump_json(by_alias=True, exclude=None if failed else {"turn"})
-    return Response(content, status, {**(headers or {}), **extra}, media_type="application/json")
+    told = {**(headers or {}), **_advice(code, error.retry_after)}
+    return Response(content, code, told, media_type="application/json")
 
 
 def conditional(request: Request, body: BaseModel) -> Response:
@@ -212,6 +214,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kinds = {404: PathNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
     known = kinds.get(error.status_code, JsonInvalid)  # 400 is "There was an error parsing the body"
     return refuse(known(), request_id(request), error.headers)
+
+
+def _advice(code: int, retry_after: float | None) -> Mapping[str, str]:
+    advice = {"WWW-Authenticate": "Bearer"} if code == 401 else {}
+    if retry_after is not None and code >= 429:
+        advice["Retry-After"] = str(math.ceil(retry_after))
+    return advice
 
 
 def _ids(turn: Turn) -> TurnIds:

@@ -6,12 +6,12 @@ import json
 import logging
 import re
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
-import uuid_utils
 from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
@@ -37,7 +37,7 @@ class Frame:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request_id = _given_id(scope) or uuid_utils.uuid7().hex
+        request_id = _given_id(scope) or uuid.uuid4().hex
         scope["state"]["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)

@@ -67,7 +67,7 @@ class MessageIn(Wire):
 # --- Answers --------------------------------------------------------------------------------------------------------
 
 
-class UserBase(Wire):
+class UserBrief(Wire):
     """What a login shows of a user."""
 
     id: str
@@ -85,7 +85,7 @@ class SettingsOut(Wire):
     save_history: bool
 
 
-class UserOut(UserBase):
+class UserOut(UserBrief):
     """A user, with settings."""
 
     settings: SettingsOut
@@ -96,7 +96,7 @@ class LoginOut(Wire):
 
     token: str
     expires_in: int
-    user_info: UserBase
+    user_info: UserBrief
 
 
 class UsageOut(Wire):
@@ -147,7 +147,7 @@ class MessageOut(Wire):
 
 def login_out(signed: SignedIn) -> LoginOut:
     """Return the wire form of a login."""
-    return LoginOut(token=signed.token, expires_in=signed.expires_in, user_info=UserBase(**_user(signed.user)))
+    return LoginOut(token=signed.token, expires_in=signed.expires_in, user_info=UserBrief(**_user(signed.user)))
 
 
 def user_out(user: User) -> UserOut:

@@ -51,7 +51,7 @@ async def send(
     sent = await given.messages.send(caller.user, body.draft(_one_key(body.client_message_id, idempotency_key)))
     turn = await given.messages.settle(sent.turn, max(until - monotonic(), 0.0))
     if turn.reply.status is Status.FAILED:
-        raise TurnFailed(turn)
+        raise TurnFailed(turn, replayed=sent.replayed)
     return Envelope(data=sent_out(replace(sent, turn=turn)))
 
 
