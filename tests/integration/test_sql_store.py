@@ -287,6 +287,8 @@ async def test_the_very_first_login_with_caching_sha2_password_works(mysql: URL)
 @asynccontextmanager
 async def opened_engine(url: URL) -> AsyncIterator[AsyncConnection]:
     engine = open_engine(url, pool_size=1)
-    async with engine.connect() as db:
-        yield db
-    await engine.dispose()
+    try:
+        async with engine.connect() as db:
+            yield db
+    finally:
+        await engine.dispose()
