@@ -33,13 +33,15 @@ from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
-from chatassist.domain.ports.runtime import Clock
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
 from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.services import Services
-from chatassist.domain.services.messages import MessageRules, MessageService
+from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep, repeat
@@ -70,7 +72,7 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     return WeChatIdentity(WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=_secret(wechat.secret)))
 
 
-def _tokens(settings: Settings, clock: Clock) -> Tokens:
+def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
     token = settings.token
     for name, value in (("SECRET", token.secret), ("PREVIOUS_SECRET", token.previous_secret)):
         if value:
@@ -79,7 +81,12 @@ def _tokens(settings: Settings, clock: Clock) -> Tokens:
             except ValueError as exc:
                 raise ValueError(f"CHATASSIST_TOKEN__{name} will not do: {exc}.") from exc
     secret = _secret(token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
-    return JwtTokens(clock, secret=secret, previous_secret=_secret(token.previous_secret) or None)
+    return JwtTokens(
+        runtime.clock,
+        secret=secret,
+        previous_secret=_secret(token.previous_secret) or None,
+        lifetime=timedelta(seconds=token.lifetime),
+    )
 
 
 def _model(settings: Settings) -> ChatModel:
@@ -112,57 +119,40 @@ def _limiter(settings: Settings) -> Limiter:
 
 def _message_rules(settings: Settings) -> MessageRules:
     llm = settings.llm
-    return MessageRules(
-        content_chars=settings.limits.content_chars,
-        models=frozenset({"scripted" if llm.is_scripted else llm.model or ""}),
-        prompt=PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens),
-    )
+    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+    return MessageRules(content_chars=settings.limits.content_chars, models=models)
+
+
+def _prompt_rules(settings: Settings) -> PromptRules:
+    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
 
 
 class Container(containers.DeclarativeContainer):
     """Everything that is one of a kind in a process. Nothing in here connects to anything by being built."""
 
     settings = providers.Dependency(instance_of=Settings)
-    clock = providers.Object(lambda: datetime.now(UTC))
-    new_id = providers.Object(lambda: uuid_utils.uuid7().hex)
+    runtime = providers.Singleton(Runtime, lambda: datetime.now(UTC), lambda: uuid_utils.uuid7().hex)
 
     database = providers.Singleton(_database, settings)
     store = providers.Singleton(SqlStore, database)
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
-    tokens = providers.Singleton(_tokens, settings, clock)
+    tokens = providers.Singleton(_tokens, settings, runtime)
     model = providers.Singleton(_model, settings)
     feed = providers.Singleton(MemoryReplyFeed)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
 
-    lease = providers.Singleton(Lease, store, clock, new_id)
+    lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
-    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, clock=clock, rules=reply_rules)
-    follower = providers.Singleton(Follower, store, feed, clock)
-    users = providers.Singleton(
-        UserService,
-        store,
-        identity,
-        tokens,
-        limiter=limiter,
-        clock=clock,
-        new_id=new_id,
-        token_lifetime=providers.Callable(lambda settings: timedelta(seconds=settings.token.lifetime), settings),
-    )
+    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, rules=reply_rules)
+    follower = providers.Singleton(Follower, store, feed, runtime.provided.clock)
+    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    claims = providers.Singleton(SendClaims, store, runtime, providers.Callable(_prompt_rules, settings))
+    users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     sessions = providers.Singleton(SessionService, store)
-    messages = providers.Singleton(
-        MessageService,
-        store,
-        engine,
-        follower,
-        limiter=limiter,
-        moderator=moderator,
-        clock=clock,
-        new_id=new_id,
-        rules=providers.Callable(_message_rules, settings),
-    )
-    upkeep = providers.Singleton(Upkeep, store, engine, lease, clock)
+    messages = providers.Singleton(MessageService, store, engine, follower, gate=gate, claims=claims)
+    upkeep = providers.Singleton(Upkeep, store, engine, lease)
     services = providers.Singleton(Services, store, engine, users=users, sessions=sessions, messages=messages)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from chatassist.domain.model import Draft, Message, Prompt, Reply, Session, Turn
+from chatassist.domain.model import Draft, Message, Prompt, Reply, Session, Turn, User
 from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 
 
@@ -95,3 +96,26 @@ class SendClaim(Claim):
     def _accepted(self, turn: Turn, window: Sequence[Turn]) -> Accepted:
         earlier = [other for other in window if other.message.position < turn.message.position]
         return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, self.draft.model))
+
+
+class SendClaims:
+    """Makes claims for messages of users."""
+
+    def __init__(self, store: Store, runtime: Runtime, rules: PromptRules) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._rules = rules
+
+    def of(self, user: User, draft: Draft) -> SendClaim:
+        """Return the claim of a checked draft, with ids and time of its own."""
+        new_id = self._runtime.new_id
+        return SendClaim(
+            store=self._store,
+            rules=self._rules,
+            user_id=user.id,
+            draft=draft,
+            now=self._runtime.clock(),
+            session_id=draft.session_id or new_id(),
+            message_id=new_id(),
+            reply_id=new_id(),
+        )
