@@ -5,20 +5,43 @@ Rules that need several settings at once stand at the end; each says in one sent
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CHATASSIST_"
 SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
 
+
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        sound = False
+    if not sound or re.search(r"[\s?#]", text):
+        raise ValueError("must be an address such as https://api.example.com/v1")
+    return text
+
+
+def _header_secret(secret: SecretStr) -> SecretStr:
+    if re.search(r"[^\x21-\x7e]", secret.get_secret_value()):
+        raise ValueError("must be visible ASCII characters without blanks")
+    return secret
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
 Listed = Annotated[tuple[str, ...], NoDecode]
 """Several values in one variable, separated by commas."""
 
@@ -31,7 +54,7 @@ class Env(StrEnum):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, str_strip_whitespace=True)
 
 
 class HttpSettings(_Section):
@@ -59,6 +82,13 @@ class HttpSettings(_Section):
             return tuple(str(ipaddress.ip_network(part, strict=False)) for part in value)
         except ValueError:
             raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: Sequence[str]) -> Sequence[str]:
+        if not all(part == "*" or re.fullmatch(r"https?://[^/\s]+", part) for part in value):
+            raise ValueError("must be * or origins such as https://app.example.com, separated by commas")
+        return value
 
     @property
     def is_loopback(self) -> bool:
@@ -89,9 +119,9 @@ class TokenSettings(_Section):
 class WeChatSettings(_Section):
     """The mini-program."""
 
-    appid: str | None = None
-    secret: SecretStr | None = None
-    base_url: str = Field(default="https://api.weixin.qq.com", pattern=r"^https?://[^\s/?#]+/?$")
+    appid: Word | None = None
+    secret: HeaderSecret | None = None
+    base_url: WebAddress = "https://api.weixin.qq.com"
     local_login: bool | None = Field(default=None, description="accept dev:<name>; by default on a laptop only")
 
 
@@ -106,9 +136,9 @@ class LlmSettings(_Section):
     """The AI vendor."""
 
     vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
-    api_key: SecretStr | None = None
-    model: str | None = None
+    base_url: WebAddress | None = None
+    api_key: HeaderSecret | None = None
+    model: Word | None = None
     idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
     deadline: Seconds = Field(default=120, description="seconds a reply may take")
     system_prompt: str = ""

@@ -89,6 +89,14 @@ def test_production_with_everything_given_starts() -> None:
         ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
         ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
         ({"env": "hidden"}, "env"),
+        (production(wechat={"appid": " ", "secret": " "}), "wechat.appid"),
+        (production(wechat={"appid": "wx1", "secret": "hidden key"}), "wechat.secret"),
+        ({"llm": {"base_url": "http://127.0.0.1:99999999/hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "http://[::1/hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "http://a/v1", "model": "m", "api_key": "hidden密钥"}}, "llm.api_key"),
+        ({"wechat": {"base_url": "http://a:999999"}}, "wechat.base_url"),
+        ({"http": {"cors_origins": "hidden"}}, "http.cors_origins"),
     ],
 )
 def test_nonsense_stops_the_start(given: dict[str, Any], named: str) -> None:

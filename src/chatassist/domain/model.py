@@ -15,6 +15,7 @@ NICKNAME_CHARS = 32
 AVATAR_CHARS = 512
 WECHAT_PLACEHOLDER = "微信用户"  # what WeChat answers for every nickname since 2022-11
 _ID = re.compile(r"[0-9a-f]{32}")
+_HTTPS = re.compile(r"https://[^\s/?#]+\S*")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode categories Cc and Cs
 
@@ -67,7 +68,7 @@ class User:
         if not is_clean(name) or (name == WECHAT_PLACEHOLDER and self.nickname):
             name = ""
         avatar = profile.avatar
-        if not avatar.startswith("https://") or len(avatar) > AVATAR_CHARS or not is_clean(avatar):
+        if not _HTTPS.fullmatch(avatar) or len(avatar) > AVATAR_CHARS or not is_clean(avatar):
             avatar = ""
         return replace(self, nickname=name or self.nickname, avatar=avatar or self.avatar)
 
@@ -228,7 +229,7 @@ class Draft:
 
         Raises ContentInvalid, ContentEmpty, ContentTooLong, KeyInvalid.
         """
-        if not is_clean(self.text):
+        if not all(map(is_clean, (self.text, self.session_id or "", self.model or ""))):
             raise ContentInvalid
         text = self.text.strip()
         if not text:

@@ -121,7 +121,10 @@ def _settings(*, quiet: bool = False) -> Settings:
             typer.echo(f"{PREFIX}{name}: {fault['msg']}" if name else fault["msg"].partition(", ")[2], err=True)
         raise typer.Exit(1) from None
     except SettingsError as error:  # a section given as a whole, in JSON that is none
-        typer.echo(f"Settings: {error}", err=True)
+        typer.echo(f"{error}.", err=True)
+        raise typer.Exit(1) from None
+    except UnicodeDecodeError:
+        typer.echo("The file .env is not UTF-8.", err=True)
         raise typer.Exit(1) from None
     logs.configure(as_json=settings.is_production, quiet=quiet)
     return settings
@@ -132,6 +135,9 @@ def _sentences() -> Iterator[None]:
     """Let what an operator can mend end the command with its sentence instead of a traceback."""
     try:
         yield
+    except OSError as error:
+        typer.echo(f"{error.strerror}: {error.filename}", err=True)
+        raise typer.Exit(1) from None
     except (ChatAssistError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -14,6 +14,12 @@ _COLLIDED = {
 _SHUTTING_DOWN = 1053  # SQLAlchemy itself knows 2006, 2013, 2014, 1927 and 4031 as lost connections
 _MISSING = {1049, 1146}  # no such database, no such table
 _DUPLICATE = 1062
+_SENTENCES = {
+    1044: "the account may not use this database",
+    1045: "the database refuses the account or its password",
+    1142: "the account lacks a right on the database's tables",
+    2003: "the database server does not answer at its address",
+}
 
 
 def code_of(error: DBAPIError) -> int | None:
@@ -49,4 +55,6 @@ def away(error: Exception) -> StoreUnavailable:
     number = code_of(error) if isinstance(error, DBAPIError) else None
     if number in _MISSING:
         return StoreUnavailable("the database or one of its tables is missing: run `chatassist migrate`")
+    if number in _SENTENCES:
+        return StoreUnavailable(f"{_SENTENCES[number]} ({number})")
     return StoreUnavailable(f"the database failed: {type(error).__name__} {number or ''}".rstrip())

@@ -1,8 +1,10 @@
 """Sending a message and seeing its reply: exactly once per key, stored before any vendor is called."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from chatassist.domain.errors import IdempotencyMismatch, Limited, MessageNotFound, StoreUnavailable
 from chatassist.domain.model import Draft, Status, Turn, User, is_id
@@ -35,6 +37,7 @@ class MessageService:
         self._follower = follower
         self._gate = gate
         self._claims = claims
+        self._keys: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, user: User, draft: Draft) -> Sent:
         """Store a message and start its reply, or find the turn that an earlier send with the same key made.
@@ -44,21 +47,11 @@ class MessageService:
         ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = self._gate.checked(draft)
-        if known := await self._known(user, draft):
-            return known
-        self._engine.check_open()
-        try:
-            await self._gate.admit(user, draft)
-        except Limited:
-            if known := await self._known(user, draft):  # accepted meanwhile, and what attaches is not counted
-                return known
-            raise
-        try:
-            accepted = await self._engine.start(self._claims.of(user, draft))
-        except Taken:  # another send with the key won the race
-            return await self._winner(user, draft)
-        log.info("turn accepted", extra={"reply_id": accepted.turn.reply.id, "user_id": user.id})
-        return Sent(turn=accepted.turn, replayed=False)
+        if draft.key is None:
+            return await self._accept(user, draft)
+        # Sends with one key wait for each other, so that only the first is counted; elsewhere the key's index rules.
+        async with self._keys.setdefault((user.id, draft.key), asyncio.Lock()):
+            return await self._known(user, draft) or await self._accept(user, draft)
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
         """Return the turn once its reply has ended, or as it stands after so many seconds."""
@@ -76,6 +69,21 @@ class MessageService:
     def events(self, turn: Turn) -> AsyncIterator[Numbered]:
         """Yield the reply's events as they come, from its first."""
         return self._follower.events(turn.reply.id)
+
+    async def _accept(self, user: User, draft: Draft) -> Sent:
+        self._engine.check_open()
+        try:
+            await self._gate.admit(user, draft)
+        except Limited:
+            if known := await self._known(user, draft):  # accepted meanwhile, and what attaches is not counted
+                return known
+            raise
+        try:
+            accepted = await self._engine.start(self._claims.of(user, draft))
+        except Taken:  # another send with the key won the race
+            return await self._winner(user, draft)
+        log.info("turn accepted", extra={"reply_id": accepted.turn.reply.id, "user_id": user.id})
+        return Sent(turn=accepted.turn, replayed=False)
 
     async def _known(self, user: User, draft: Draft) -> Sent | None:
         key = draft.key

@@ -55,8 +55,8 @@ def client_address(request: Request) -> str | None:
         return None
     try:
         address = ipaddress.ip_address(request.client.host)
-    except ValueError:
-        return None
+    except ValueError:  # a proxy says what is no address: all such clients share one limit
+        return "unknown"
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:  # from a socket that listens on both
         address = address.ipv4_mapped
     if address.is_loopback:

@@ -1,13 +1,15 @@
 """What every answer looks like, and the one table from errors to statuses and from reasons to Chinese sentences."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from chatassist.domain import errors
@@ -16,6 +18,7 @@ from chatassist.domain.model import Turn
 from chatassist.entrypoints.http.schemas import Wire
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class InvalidRequest(InvalidInput):
@@ -124,6 +127,8 @@ SENTENCES: Mapping[str, str] = {
 class Envelope(BaseModel, Generic[T]):
     """A success."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     code: int = 200
     message: str = "success"
     data: T
@@ -143,9 +148,9 @@ class Refusal(Wire):
     code: int
     message: str
     data: None = None
-    reason: str
+    reason: Annotated[str, Field(json_schema_extra={"enum": sorted(SENTENCES)})]
     request_id: str
-    turn: TurnIds | None = Field(default=None, description="Only when a reply failed")
+    turn: Annotated[TurnIds | SkipJsonSchema[None], Field(description="Only when a reply failed")] = None
 
 
 def status_of(kind: type[ChatAssistError]) -> int:
@@ -198,6 +203,8 @@ def install(app: FastAPI) -> None:
 
 async def _chatassist_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatAssistError)  # noqa: S101 - as registered
+    if isinstance(error, errors.Unavailable):
+        log.warning("refused", extra={"reason": error.slug, "detail": str(error)})
     return refuse(error, request_id(request))
 
 

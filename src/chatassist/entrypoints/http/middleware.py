@@ -18,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatassist.domain.errors import Internal
+from chatassist.domain.errors import Internal, ShuttingDown
 from chatassist.entrypoints.http.envelope import refuse
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ class Frame:
 
         try:
             await self._app(scope, receive, framed)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not status:
+                await refuse(ShuttingDown(), request_id)(scope, receive, framed)
         except Exception:
             log.exception("unhandled")
             if not status:
@@ -147,7 +150,7 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         try:
-            return json.loads(body, parse_constant=_no_constant)
+            return json.loads(body.decode(), parse_constant=_no_constant)  # bytes may be UTF-16 to it
         except (ValueError, RecursionError) as exc:
             raise json.JSONDecodeError("not JSON", "", 0) from exc
 

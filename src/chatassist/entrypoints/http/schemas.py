@@ -18,9 +18,17 @@ Time = Annotated[
 
 
 class Wire(BaseModel):
-    """Base of everything on the wire."""
+    """Whatever is answered."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Asked(BaseModel):
+    """Whatever is asked: by the names on the wire alone."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True)
 
 
 # --- Requests -------------------------------------------------------------------------------------------------------
@@ -32,7 +40,7 @@ _USER_INFO = {
 }
 
 
-class LoginIn(Wire):
+class LoginIn(Asked):
     """A login."""
 
     code: str = Field(description="The one-time code of `wx.login`; on a laptop `dev:<name>`")
@@ -48,7 +56,7 @@ class LoginIn(Wire):
         )
 
 
-class MessageIn(Wire):
+class MessageIn(Asked):
     """A message to the assistant."""
 
     content: str = Field(description="1 to 8,000 characters after trimming")
@@ -131,15 +139,17 @@ class SentOut(Wire):
 class MessageOut(Wire):
     """One message of a session; fields that say nothing are absent."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     message_id: str
     session_id: str
     role: Literal["user", "assistant"]
     content: str
     status: Status
-    finish_reason: FinishReason | None
-    reason: str | None
-    model: str | None
-    usage: UsageOut | None
+    finish_reason: FinishReason | None = None
+    reason: str | None = None
+    model: str | None = None
+    usage: UsageOut | None = None
     versions: list[str]
     ai_generated: bool
     time: Time

@@ -1,5 +1,6 @@
 """Whether the process lives, and whether it can serve: for load balancers, outside `/v1`."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,6 +9,9 @@ from chatassist.domain.errors import ShuttingDown, StoreUnavailable
 from chatassist.entrypoints.http.auth import Given
 from chatassist.entrypoints.http.envelope import Envelope, Refusal, refuse, request_id
 from chatassist.entrypoints.http.schemas import Wire
+
+READY_SECONDS = 2.0
+"""How long a probe may wait; load balancers do not wait much longer."""
 
 router = APIRouter(tags=["health"])
 
@@ -33,7 +37,10 @@ async def healthz() -> Envelope[Health]:
 async def readyz(request: Request, given: Given) -> Envelope[Health] | Response:
     """Answer whether requests can be served: the database answers, and its schema is current."""
     try:
-        await given.check()
+        async with asyncio.timeout(READY_SECONDS):
+            await given.check()
+    except TimeoutError:
+        return refuse(StoreUnavailable(), request_id(request), status=503)
     except (ShuttingDown, StoreUnavailable) as error:
         return refuse(error, request_id(request), status=503)  # what load balancers understand
     return Envelope(data=Health(status="ready"))
