@@ -4,8 +4,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import FinishReason, Usage
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt, Role, Utterance
+from chatassist.domain.model import FinishReason, Prompt, Role, Usage, Utterance
+from chatassist.domain.ports.llm import ChatModel, Chunk
 
 
 @dataclass(slots=True)

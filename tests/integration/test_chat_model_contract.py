@@ -10,8 +10,8 @@ import pytest
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, Step, plays
 from chatassist.domain.errors import LlmUnavailable
-from chatassist.domain.model import FinishReason, is_clean
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
+from chatassist.domain.model import FinishReason, Prompt, is_clean
+from chatassist.domain.ports.llm import ChatModel, Chunk
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Call, resets, says
 from tests.integration.heard import asking, hear

@@ -146,6 +146,27 @@ async def test_header_and_field_may_not_differ(quick_api: Api) -> None:
     person = await quick_api.login()
     answer = await person.send("x", clientMessageId="one", headers={"Idempotency-Key": "two"})
     assert reason_of(answer) == (400, "idempotency_mismatch")
+    twice = [("Idempotency-Key", "one"), ("Idempotency-Key", "two"), *person.bearer.items()]
+    answer = await quick_api.http.post("/v1/chat/message", json={"content": "x"}, headers=twice)
+    assert reason_of(answer) == (400, "idempotency_mismatch")
+
+
+async def test_fields_go_by_their_names_on_the_wire_alone(quick_api: Api) -> None:
+    person = await quick_api.login()
+    assert (await person.says("x", session_id="nonsense", client_message_id="a b"))["status"] == "complete"
+
+
+async def test_a_lone_surrogate_is_invalid_in_any_field(quick_api: Api) -> None:
+    person = await quick_api.login()
+    for field in ("sessionId", "model"):
+        body = json.dumps({"content": "x", field: "a\ud800"}).encode()
+        assert reason_of(await post_raw(person, body)) == (400, "content_invalid")
+
+
+async def test_json_is_utf_8(quick_api: Api) -> None:
+    person = await quick_api.login()
+    for encoding in ("utf-16", "utf-32"):
+        assert reason_of(await post_raw(person, '{"content":"x"}'.encode(encoding))) == (400, "json_invalid")
 
 
 async def test_a_foreign_session_is_like_one_that_never_existed(api: Api) -> None:
@@ -275,6 +296,15 @@ async def test_sends_are_limited_per_user(sqlite_url: URL, serve: Serve) -> None
     assert (await bob.send("x")).status_code == 200
 
 
+async def test_repetitions_at_once_are_counted_once(sqlite_url: URL, serve: Serve) -> None:
+    api = await serve(settings_for(sqlite_url, limits={"sends_per_minute": 2}))
+    person = await api.login()
+    answers = await asyncio.gather(*(person.send("x", clientMessageId="same") for _ in range(12)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["data"]["messageId"] for answer in answers}) == 1
+    assert [(await person.send("y")).status_code for _ in range(2)] == [200, 429]
+
+
 async def test_reads_are_limited_per_user(sqlite_url: URL, serve: Serve) -> None:
     api = await serve(settings_for(sqlite_url, limits={"reads_per_minute": 2}))
     person = await api.login()
@@ -343,6 +373,12 @@ async def test_docs_can_be_switched_off(sqlite_url: URL, serve: Serve) -> None:
 async def test_the_published_description_types_every_envelope_and_every_reason(quick_api: Api) -> None:
     described = (await quick_api.http.get("/openapi.json")).json()
     known = {kind.slug for kind in leaves()} - {"not_found", "method_not_allowed", "http_invalid"}
+    every_reason = set(described["components"]["schemas"]["Refusal"]["properties"]["reason"]["enum"])
+    assert every_reason == {kind.slug for kind in leaves()}
+    assert set(described["components"]["schemas"]["Refusal"]["required"]) >= {"code", "message", "data", "reason"}
+    shown = described["components"]["schemas"]["MessageOut"]["required"]
+    assert "messageId" in shown
+    assert not {"reason", "finishReason", "model", "usage"} & set(shown), "absent where they say nothing"
     published = set()
     for path, operations in described["paths"].items():
         for operation in operations.values():

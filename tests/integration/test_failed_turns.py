@@ -1,12 +1,13 @@
 """Turns that fail, over HTTP: each with its reason and its ids, nothing of the vendor's, and no harm to later turns."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
-from tests.fixtures.service import Api, Serve, data_of, reason_of, settings_for
+from tests.fixtures.service import Api, Serve, data_of, reason_of, serving, settings_for
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, fails, floods, hangs, redirects, resets, says, sends
 from tests.integration.test_document import llm
@@ -49,12 +50,14 @@ async def test_each_way_a_vendor_fails(
     answer = await person.send("hello", clientMessageId="key-1")
     assert reason_of(answer) == expected
     assert answer.headers.get("Retry-After") == retry_after
+    assert answer.headers["Cache-Control"] == "no-store"
     assert "vendor" not in answer.text
     assert set(answer.json()["turn"]) == {"sessionId", "messageId", "userMessageId"}
     shown = await person.look(answer.json()["turn"]["messageId"])
     assert (shown["status"], shown["reason"]) == ("failed", expected[1])
     again = await person.send("hello", clientMessageId="key-1")
     assert reason_of(again) == expected, "the same send is the same failed turn"
+    assert "Retry-After" not in again.headers, "which no retry changes"
     assert again.json()["turn"] == answer.json()["turn"]
     assert len(vendor.requests) == 1
 
@@ -151,8 +154,6 @@ async def test_a_client_that_leaves_loses_nothing(any_database: URL, serve: Serv
 async def test_while_it_shuts_down_replies_finish_and_new_sends_are_sent_elsewhere(
     sqlite_url: URL, vendor: LoopbackVendor
 ) -> None:
-    from tests.fixtures.service import serving
-
     let_go = asyncio.Event()
     vendor.script = says(let_go, "in time")
     settings = settings_for(sqlite_url, llm=llm(vendor), http={"drain_seconds": 20})
@@ -163,7 +164,7 @@ async def test_while_it_shuts_down_replies_finish_and_new_sends_are_sent_elsewhe
         api.stop()
         while (ready := await api.http.get("/readyz")).status_code == 200:
             pass
-        assert (ready.status_code, ready.json()["code"]) == (503, 503)
+        assert reason_of(ready) == (503, "shutting_down")
         refused = await person.send("too late")
         assert reason_of(refused) == (500, "shutting_down")
         assert refused.headers["Retry-After"]
@@ -175,8 +176,6 @@ async def test_while_it_shuts_down_replies_finish_and_new_sends_are_sent_elsewhe
 async def test_what_does_not_finish_in_time_is_interrupted_with_its_text(
     sqlite_url: URL, vendor: LoopbackVendor, serve: Serve
 ) -> None:
-    from tests.fixtures.service import serving
-
     vendor.script = hangs("so far")
     settings = settings_for(sqlite_url, llm=llm(vendor), http={"drain_seconds": 0.2})
     async with serving(settings) as api:
@@ -191,3 +190,21 @@ async def test_what_does_not_finish_in_time_is_interrupted_with_its_text(
     person = await successor.login()
     shown: dict[str, Any] = await person.look(cut.json()["turn"]["messageId"])
     assert (shown["status"], shown["reason"], shown["content"]) == ("failed", "reply_interrupted", "so far")
+
+
+async def test_what_is_still_pending_at_the_very_end_is_told_in_the_envelope(sqlite_url: URL) -> None:
+    """A body that never comes: uvicorn cancels the request, and would answer in plain text by itself."""
+    async with serving(settings_for(sqlite_url)) as api:
+        port = int(api.base_url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/auth/wechat-login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: 100\r\n\r\n{")
+        await writer.drain()
+        while (await api.http.get("/healthz")).status_code != 200:
+            pass
+        api.stop()
+        answer = await reader.read()
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert (json.loads(body)["reason"], json.loads(body)["data"]) == ("shutting_down", None)

@@ -10,8 +10,7 @@ import pytest
 
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
 from chatassist.domain.errors import LlmMisconfigured, LlmTimeout, LlmUnavailable, ModelFailed
-from chatassist.domain.model import FinishReason, Usage
-from chatassist.domain.ports.llm import Prompt, Role, Utterance
+from chatassist.domain.model import FinishReason, Prompt, Role, Usage, Utterance
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import (
     DONE,

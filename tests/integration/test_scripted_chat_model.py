@@ -1,8 +1,8 @@
 """The model that needs no vendor: what it says of itself, and the scripts tests give it."""
 
 from chatassist.adapters.llm.scripted import ScriptedChatModel, plays
-from chatassist.domain.model import FinishReason
-from chatassist.domain.ports.llm import Chunk, Prompt, Role, Utterance
+from chatassist.domain.model import FinishReason, Prompt, Role, Utterance
+from chatassist.domain.ports.llm import Chunk
 
 
 async def answer(model: ScriptedChatModel, *roles: Role) -> list[Chunk]:

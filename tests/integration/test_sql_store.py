@@ -5,19 +5,22 @@ import random
 import sqlite3
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chatassist.adapters.persistence.engine import open_engine
 from chatassist.adapters.persistence.migrate import migrate
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.model import User
 from chatassist.domain.ports.persistence import Taken, Transaction
-from tests.builders import NOW, a_session, a_turn, a_user
+from tests.builders import NOW, a_session, a_turn, a_user, new_id
 from tests.fixtures.databases import MYSQL_DRIVERS, new_database
 from tests.fixtures.mariadb import PASSWORD, MariaDbServer
 from tests.fixtures.mysql_proxy import cutting_commits
@@ -29,7 +32,7 @@ async def add(store: SqlStore, user: User) -> None:
 
 
 async def get(store: SqlStore, user: User) -> User | None:
-    return await store.read(lambda tx: tx.users.get(user.id))
+    return await store.read(lambda tx: tx.users.find_by_id(user.id))
 
 
 # --- Collisions -----------------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ async def test_a_killed_server_is_unavailable_loses_nothing_and_is_used_again_at
             if runs == 1:
                 server.kill()
                 server.start()
-            await tx.users.get(during.id)
+            await tx.users.find_by_id(during.id)
 
         during = a_user()
         await store.write(die_once)
@@ -266,3 +269,26 @@ async def test_no_error_tells_the_password_or_the_statement(server: MariaDbServe
                 assert "another-secret" not in told
             if url == missing:
                 assert "chatassist migrate" in str(error)
+
+
+async def test_the_very_first_login_with_caching_sha2_password_works(mysql: URL) -> None:
+    """MySQL's default since 8: until one login has filled the server's cache, it takes RSA over plain TCP."""
+    name, password = f"first_{new_id()[-8:]}", "Only-0n-loopback"
+    async with opened_engine(mysql) as admin:
+        if "MariaDB" in str(await admin.scalar(text("SELECT VERSION()"))):
+            pytest.skip("MariaDB has no caching_sha2_password: `make test-mysql9` brings a server that has")
+        await admin.execute(text(f"CREATE USER '{name}'@'%' IDENTIFIED WITH caching_sha2_password BY '{password}'"))
+        await admin.execute(text(f"GRANT ALL ON {mysql.database}.* TO '{name}'@'%'"))
+        await admin.execute(text("FLUSH PRIVILEGES"))  # empties the cache, as a restart does
+    async with opened(mysql.set(username=name, password=password)) as store:
+        await store.check()
+
+
+@asynccontextmanager
+async def opened_engine(url: URL) -> AsyncIterator[AsyncConnection]:
+    engine = open_engine(url, pool_size=1)
+    try:
+        async with engine.connect() as db:
+            yield db
+    finally:
+        await engine.dispose()

@@ -23,12 +23,12 @@ async def test_a_unit_that_raises_leaves_nothing_and_its_error_reaches_the_calle
 
     async def work(tx: Transaction) -> None:
         await tx.users.add(user)
-        assert await tx.users.get(user.id) == user  # a unit sees what it wrote
+        assert await tx.users.find_by_id(user.id) == user  # a unit sees what it wrote
         raise SessionNotFound
 
     with pytest.raises(SessionNotFound):
         await store.write(work)
-    assert await store.read(lambda tx: tx.users.get(user.id)) is None
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) is None
 
 
 async def test_a_unit_may_go_on_after_a_value_was_taken(store: AnyStore) -> None:
@@ -58,7 +58,7 @@ async def test_a_cancelled_caller_leaves_its_unit_whole_or_absent_and_the_store_
     await store.aclose()  # lets the cancelled callers' units end
 
     async def kept(tx: Transaction, user: User, session: Session) -> int:
-        found = await tx.users.get(user.id)
+        found = await tx.users.find_by_id(user.id)
         try:
             return (found is not None) + (await tx.sessions.get(session.id, user.id) == session)
         except SessionNotFound:
@@ -124,11 +124,12 @@ async def test_a_user_is_found_by_openid_and_id_and_every_change_of_it_is_kept(s
         store, user := a_user(nickname="小明👨‍👩‍👧", avatar="https://a/1", preferences=Preferences(auto_read=True))
     )
     assert await store.read(lambda tx: tx.users.find(user.openid)) == user
-    changed = replace(user, nickname="", preferences=Preferences(is_dark_mode=True, save_history=False), blocked=True)
+    changed = replace(user, nickname="", avatar="https://a/2", blocked=True)
     for _ in range(2):  # the second time nothing changes
-        await store.write(lambda tx: tx.users.save(changed))
-    assert await store.read(lambda tx: tx.users.get(user.id)) == changed
-    assert await store.read(lambda tx: tx.users.get(new_id())) is None
+        await store.write(lambda tx: tx.users.save_profile(changed))
+        await store.write(lambda tx: tx.users.set_blocked(user.id, blocked=True))
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == changed
+    assert await store.read(lambda tx: tx.users.find_by_id(new_id())) is None
 
 
 async def test_openids_that_differ_in_case_are_two_people(store: AnyStore) -> None:
@@ -138,10 +139,12 @@ async def test_openids_that_differ_in_case_are_two_people(store: AnyStore) -> No
     assert await store.read(lambda tx: tx.users.find("Oabc")) is None
 
 
-async def test_saving_never_moves_a_user_to_another_openid(store: AnyStore) -> None:
-    await keep(store, user := a_user())
-    await store.write(lambda tx: tx.users.save(replace(user, openid="another", nickname="n")))
-    assert await store.read(lambda tx: tx.users.get(user.id)) == replace(user, nickname="n")
+async def test_saving_a_profile_changes_nothing_else(store: AnyStore) -> None:
+    """Whatever the saver believes: a login that began before an operator blocked the user must not let him in again."""
+    await keep(store, user := a_user(blocked=True, preferences=Preferences(auto_read=True)))
+    believed = replace(user, openid="another", nickname="n", blocked=False, preferences=Preferences())
+    await store.write(lambda tx: tx.users.save_profile(believed))
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n")
 
 
 async def test_a_login_comes_with_its_user_until_it_is_ended(store: AnyStore) -> None:
@@ -195,7 +198,7 @@ async def test_closing_waits_for_the_units_that_nobody_waits_for(store: AnyStore
     assert not closing.done()
     go_on.set()
     await closing
-    assert await store.read(lambda tx: tx.users.get(user.id)) == user
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == user
 
 
 async def _run(function: Callable[..., Awaitable[None]], *arguments: object) -> None:

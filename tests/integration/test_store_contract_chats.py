@@ -9,6 +9,7 @@ import pytest
 
 from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import FinishReason, Status, Turn, Usage
+from chatassist.domain.ports.persistence import Transaction
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
 from tests.fixtures.databases import AnyStore
 from tests.integration.storing import a_kept_session, keep
@@ -54,6 +55,29 @@ async def test_any_text_and_every_field_comes_back_as_it_was_stored(store: AnySt
     end = an_end(text, reason="why", model="v", usage=Usage(input_tokens=0, output_tokens=7), at=NOW + SECOND)
     assert await store.write(lambda tx: tx.replies.finish(turn.reply.id, 3, end))
     assert await turn_of(store, turn) == replace(turn, reply=turn.reply.ended(end))
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnyStore, commits: bool) -> None:
+    """After a lost COMMIT nobody may conclude that there is no turn, while the server is still about to commit it."""
+    session = await a_kept_session(store)
+    added, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write_slowly(tx: Transaction) -> None:
+        await tx.turns.add(turn)
+        added.set()
+        await go_on.wait()
+        if not commits:
+            raise SessionNotFound
+
+    turn = a_turn(session)
+    writing = asyncio.create_task(store.write(write_slowly))
+    await added.wait()
+    looking = asyncio.create_task(store.write(lambda tx: tx.turns.find_settled(turn.reply.id, turn.message.user_id)))
+    assert not (await asyncio.wait({looking}, timeout=0.2))[0], "it waits"
+    go_on.set()
+    assert await looking == (turn if commits else None)
+    assert ((await asyncio.gather(writing, return_exceptions=True))[0] is None) == commits
 
 
 async def test_a_turn_is_found_by_its_owner_alone_and_never_by_its_question(store: AnyStore) -> None:

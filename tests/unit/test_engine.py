@@ -16,8 +16,8 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import End, FinishReason, Reply, Status, Turn, Usage, User
-from chatassist.domain.ports.llm import Chunk, Prompt
+from chatassist.domain.model import End, FinishReason, Prompt, Reply, Status, Turn, Usage, User
+from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Replace
 from chatassist.domain.replies.engine import MODEL_CHARS
 from chatassist.domain.replies.lease import VALID_SECONDS

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 
@@ -21,13 +22,26 @@ class Hourglass:
     def __init__(self) -> None:
         self.waiting: list[tuple[float, Callable[[], None]]] = []
 
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
+    def later(self, seconds: float, call: Callable[[], None]) -> "Grain":
         self.waiting.append((seconds, call))
+        return Grain(self, (seconds, call))
 
     def turn(self) -> None:
-        for _, call in self.waiting:
-            call()
+        for waiting in self.waiting[:]:
+            waiting[1]()
         self.waiting.clear()
+
+
+@dataclass
+class Grain:
+    """Something that an hourglass keeps."""
+
+    hourglass: Hourglass
+    what: tuple[float, Callable[[], None]]
+
+    def cancel(self) -> None:
+        if self.what in self.hourglass.waiting:
+            self.hourglass.waiting.remove(self.what)
 
 
 Build = Callable[[Hourglass], ReplyFeed]
@@ -305,11 +319,11 @@ async def test_a_feed_that_ended_twice_is_held_for_a_minute_from_its_last_end(
     await feed.append(reply, ENDED)
     await feed.open(reply, NUMBERS_PER_ATTEMPT)
     await feed.append(reply, ENDED)
-    first, second = (call for _, call in hourglass.waiting)
 
-    first()
+    [(seconds, forget)] = hourglass.waiting  # the first end's minute no longer counts
+    assert seconds == HELD_SECONDS
     assert await now(feed, reply, NUMBERS_PER_ATTEMPT) == [Numbered(NUMBERS_PER_ATTEMPT + 1, ENDED)]
-    second()
+    forget()
     assert await now(feed, reply) is None
 
 
@@ -383,6 +397,7 @@ async def test_of_very_many_ended_replies_the_longest_ended_are_forgotten_first(
         await feed.append(reply, ENDED)
 
     assert [await now(feed, reply) for reply in ended[:2]] == [None, None]
+    assert len(hourglass.waiting) == HELD_ENDED  # nothing keeps what is forgotten
     assert await now(feed, ended[2]) == numbered(1, ENDED)
     assert await now(feed, running) == []  # a running one is never forgotten
     hourglass.turn()  # forgets the others, and stumbles over none that is gone

@@ -33,7 +33,7 @@ def test_nothing_needs_to_be_set_on_a_laptop() -> None:
     assert settings.database.url == SQLITE_DEFAULT
     assert settings.local_login
     assert settings.llm.is_scripted
-    assert settings.docs
+    assert settings.door.docs
 
 
 def test_the_fixed_names_and_defaults_of_the_contract() -> None:
@@ -57,10 +57,10 @@ def test_the_fixed_names_and_defaults_of_the_contract() -> None:
 
 def test_variables_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"{PREFIX}HTTP__PORT=8100\n{PREFIX}LLM__MODEL=\n")
-    monkeypatch.setenv(f"{PREFIX}HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.1")
+    monkeypatch.setenv(f"{PREFIX}HTTP__TRUSTED_PROXIES", "10.1.2.3/8, 192.168.1.1")
     settings = Settings()
     assert settings.http.port == 8100
-    assert settings.http.trusted_proxies == ("10.0.0.0/8", "192.168.1.1")
+    assert settings.http.trusted_proxies == ("10.0.0.0/8", "192.168.1.1/32")
     assert settings.llm.model is None, "empty is not set"
 
 
@@ -68,7 +68,7 @@ def test_production_with_everything_given_starts() -> None:
     settings = Settings(**production())
     assert settings.is_production
     assert not settings.local_login
-    assert not settings.docs
+    assert not settings.door.docs
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,14 @@ def test_production_with_everything_given_starts() -> None:
         ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
         ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
         ({"env": "hidden"}, "env"),
+        (production(wechat={"appid": " ", "secret": " "}), "wechat.appid"),
+        (production(wechat={"appid": "wx1", "secret": "hidden key"}), "wechat.secret"),
+        ({"llm": {"base_url": "http://127.0.0.1:99999999/hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "http://[::1/hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "hidden", "model": "m"}}, "llm.base_url"),
+        ({"llm": {"base_url": "http://a/v1", "model": "m", "api_key": "hidden密钥"}}, "llm.api_key"),
+        ({"wechat": {"base_url": "http://a:999999"}}, "wechat.base_url"),
+        ({"http": {"cors_origins": "hidden"}}, "http.cors_origins"),
     ],
 )
 def test_nonsense_stops_the_start(given: dict[str, Any], named: str) -> None:

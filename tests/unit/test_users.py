@@ -94,9 +94,8 @@ async def test_a_login_wears_what_is_usable_of_its_profile_and_never_fails_for_t
 
 
 async def test_a_login_changes_nothing_but_name_and_avatar(world: World) -> None:
-    user = (await login(world, nickname="安娜")).user
-    chosen = replace(user, preferences=Preferences(is_dark_mode=True))
-    await world.store.write(lambda tx: tx.users.save(chosen))
+    chosen = User(id=world.ids(), openid="dev:anna", preferences=Preferences(is_dark_mode=True), created_at=NOW)
+    await world.store.write(lambda tx: tx.users.add(chosen))
 
     assert (await login(world, nickname="Anna")).user == replace(chosen, nickname="Anna")
 

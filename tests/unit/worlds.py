@@ -17,18 +17,21 @@ from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
-from chatassist.domain.model import Draft, Profile, Turn, User
+from chatassist.domain.model import Draft, Profile, Prompt, Turn, User
 from chatassist.domain.ports.limits import Rule
-from chatassist.domain.ports.llm import Chunk, Prompt
+from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.moderation import Moderator
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Ended, Event
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
 from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.services import Services
-from chatassist.domain.services.messages import MessageRules, MessageService, Sent
+from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
@@ -215,13 +218,13 @@ class World:
         self.feed = WitnessedFeed()
         self.moderator = WordList(*refused_words)
         self.limiter = MemoryLimiter(limits or {}, monotonic=lambda: int(self.clock.now.timestamp() * 1_000_000_000))
-        self.lease = Lease(self.store, self.clock, self.ids)
+        runtime = Runtime(self.clock, self.ids)
+        self.lease = Lease(self.store, runtime)
         self.engine = ReplyEngine(
             self.store,
             self.feed,
             self.vendor,
             lease=self.lease,
-            clock=self.clock,
             rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL, store_retry=0),
         )
         self.follower = Follower(self.store, self.feed, self.clock, look_again=0.001)
@@ -229,30 +232,20 @@ class World:
             self.store,
             self.engine,
             self.follower,
-            limiter=self.limiter,
-            moderator=self.moderator,
-            clock=self.clock,
-            new_id=self.ids,
-            rules=MessageRules(content_chars=100, models=models, prompt=prompt or PromptRules()),
+            gate=Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models)),
+            claims=SendClaims(self.store, runtime, prompt or PromptRules()),
         )
-        self.users = UserService(
-            self.store,
-            LocalIdentity(),
-            JwtTokens(self.clock, secret=TOKEN_SECRET),
-            limiter=self.limiter,
-            clock=self.clock,
-            new_id=self.ids,
-            token_lifetime=TOKEN_LIFETIME,
-        )
+        tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
+        self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
-        self.upkeep = Upkeep(self.store, self.engine, self.lease, self.clock)
+        self.upkeep = Upkeep(self.store, self.engine, self.lease)
         self.services = Services(
+            self.store,
+            self.engine,
             users=self.users,
             sessions=self.sessions,
             messages=self.messages,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
-            store=self.store,
-            engine=self.engine,
         )
 
     async def __aenter__(self) -> "World":

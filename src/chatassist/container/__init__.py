@@ -35,11 +35,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await migrate(settings)
     async with AsyncExitStack() as stack:
         services = container.services()
-        stack.push_async_callback(container.store().aclose)
-        stack.push_async_callback(container.http().aclose)
-        stack.push_async_callback(close, container.model())
-        stack.push_async_callback(close, container.transcriber())
-        await services.store.check()
+        for provider in (container.store, container.http, container.model, container.transcriber):
+            stack.push_async_callback(close, provider())
+        await services.check()
         await container.lease().ensure()
         stack.push_async_callback(_release, container.lease())
         stack.push_async_callback(services.drain, 0)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol, assert_never, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -31,18 +32,20 @@ from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
-from chatassist.domain.ports.runtime import Clock
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
 from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.services import Services
-from chatassist.domain.services.messages import MessageRules, MessageService
+from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, Settings
+from chatassist.settings import AsrEngine, LlmVendor, Settings
 
 TOKEN_SECRET_FILE = Path("var/token-secret")
 WECHAT_READ_SECONDS = 5.0
@@ -80,24 +83,33 @@ def check_token_secrets(settings: Settings) -> None:
                 raise ValueError(f"CHATASSIST_TOKEN__{name} will not do: {exc}.") from exc
 
 
-def _tokens(settings: Settings, clock: Clock) -> Tokens:
+def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
     check_token_secrets(settings)
     token = settings.token
     secret = _secret(token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
-    return JwtTokens(clock, secret=secret, previous_secret=_secret(token.previous_secret) or None)
+    return JwtTokens(
+        runtime.clock,
+        secret=secret,
+        previous_secret=_secret(token.previous_secret) or None,
+        lifetime=timedelta(seconds=token.lifetime),
+    )
 
 
 def _model(settings: Settings) -> ChatModel:
     llm = settings.llm
-    if llm.is_scripted:
-        return ScriptedChatModel()
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=_secret(llm.api_key),
-        model=llm.model or "",
-        idle_timeout=llm.idle_timeout,
-        options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
-    )
+    match llm.kind:
+        case LlmVendor.SCRIPTED:
+            return ScriptedChatModel()
+        case LlmVendor.OPENAI_COMPATIBLE:
+            return OpenAiCompatibleChatModel(
+                base_url=llm.base_url or "",
+                api_key=_secret(llm.api_key),
+                model=llm.model or "",
+                idle_timeout=llm.idle_timeout,
+                options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
+            )
+        case unknown:
+            assert_never(unknown)
 
 
 def _transcriber(settings: Settings) -> Transcriber:
@@ -116,10 +128,18 @@ def _transcriber(settings: Settings) -> Transcriber:
                 raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
 
 
-async def close(outside: ChatModel | Transcriber) -> None:
-    """Let go of what a vendor's adapter holds; those that need no vendor hold nothing."""
-    if isinstance(outside, OpenAiCompatibleChatModel | WhisperApiTranscriber | LocalWhisperTranscriber):
-        await outside.aclose()
+@runtime_checkable
+class Closable(Protocol):
+    """What holds connections, or a thread."""
+
+    async def aclose(self) -> None:
+        """Let go of them."""
+
+
+async def close(built: object) -> None:
+    """Close what can be closed; adapters that hold nothing have nothing to close."""
+    if isinstance(built, Closable):
+        await built.aclose()
 
 
 def _limiter(settings: Settings) -> Limiter:
@@ -136,11 +156,12 @@ def _limiter(settings: Settings) -> Limiter:
 
 def _message_rules(settings: Settings) -> MessageRules:
     llm = settings.llm
-    return MessageRules(
-        content_chars=settings.limits.content_chars,
-        models=frozenset({"scripted" if llm.is_scripted else llm.model or ""}),
-        prompt=PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens),
-    )
+    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+    return MessageRules(content_chars=settings.limits.content_chars, models=models)
+
+
+def _prompt_rules(settings: Settings) -> PromptRules:
+    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
 
 
 def _speech_rules(settings: Settings) -> SpeechRules:
@@ -151,45 +172,27 @@ class Container(containers.DeclarativeContainer):
     """Everything that is one of a kind in a process. Nothing in here connects to anything by being built."""
 
     settings = providers.Dependency(instance_of=Settings)
-    clock = providers.Object(lambda: datetime.now(UTC))
-    new_id = providers.Object(lambda: uuid_utils.uuid7().hex)
+    runtime = providers.Singleton(Runtime, lambda: datetime.now(UTC), lambda: uuid_utils.uuid7().hex)
 
     database = providers.Singleton(_database, settings)
     store = providers.Singleton(SqlStore, database)
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
-    tokens = providers.Singleton(_tokens, settings, clock)
+    tokens = providers.Singleton(_tokens, settings, runtime)
     model = providers.Singleton(_model, settings)
     feed = providers.Singleton(MemoryReplyFeed)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
 
-    lease = providers.Singleton(Lease, store, clock, new_id)
+    lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
-    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, clock=clock, rules=reply_rules)
-    follower = providers.Singleton(Follower, store, feed, clock)
-    users = providers.Singleton(
-        UserService,
-        store,
-        identity,
-        tokens,
-        limiter=limiter,
-        clock=clock,
-        new_id=new_id,
-        token_lifetime=providers.Callable(lambda settings: timedelta(seconds=settings.token.lifetime), settings),
-    )
+    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, rules=reply_rules)
+    follower = providers.Singleton(Follower, store, feed, runtime.provided.clock)
+    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    claims = providers.Singleton(SendClaims, store, runtime, providers.Callable(_prompt_rules, settings))
+    users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     sessions = providers.Singleton(SessionService, store)
-    messages = providers.Singleton(
-        MessageService,
-        store,
-        engine,
-        follower,
-        limiter=limiter,
-        moderator=moderator,
-        clock=clock,
-        new_id=new_id,
-        rules=providers.Callable(_message_rules, settings),
-    )
+    messages = providers.Singleton(MessageService, store, engine, follower, gate=gate, claims=claims)
     transcriber = providers.Singleton(_transcriber, settings)
     speech = providers.Singleton(
         SpeechService,
@@ -198,7 +201,7 @@ class Container(containers.DeclarativeContainer):
         limiter=limiter,
         rules=providers.Callable(_speech_rules, settings),
     )
-    upkeep = providers.Singleton(Upkeep, store, engine, lease, clock)
+    upkeep = providers.Singleton(Upkeep, store, engine, lease)
     services = providers.Singleton(
-        Services, users=users, sessions=sessions, messages=messages, speech=speech, store=store, engine=engine
+        Services, store, engine, users=users, sessions=sessions, messages=messages, speech=speech
     )

@@ -19,10 +19,10 @@ from chatassist.domain.errors import (
     LoginCodeInvalid,
     WeChatRateLimited,
 )
-from chatassist.domain.model import Audio, AudioKind, FinishReason
+from chatassist.domain.model import Audio, AudioKind, FinishReason, Prompt, Role, Utterance
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
-from chatassist.domain.ports.llm import ChatModel, Prompt, Role, Utterance
+from chatassist.domain.ports.llm import ChatModel
 
 _GRACE = 1.0  # seconds that a check gets to clean up after its time is over
 # No fault of the installation: it passes by itself, or the engine wants to hear more than silence.

@@ -13,320 +13,220 @@ class ChatAssistError(Exception):
     slug: ClassVar[str] = ""
     retry_after: float | None = None
 
+    def __init_subclass__(cls, *, slug: str | None = None, retry_after: float | None = None) -> None:
+        """Take a leaf's slug, and the seconds after which it is worth a retry unless an instance knows better."""
+        super().__init_subclass__()
+        if slug is not None:
+            cls.slug = slug
+        if retry_after is not None:
+            cls.retry_after = retry_after
+
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(detail or self.slug)
         if retry_after is not None:
             self.retry_after = retry_after
 
 
-# --- The caller's input ---------------------------------------------------------------------------------------------
-
-
 class InvalidInput(ChatAssistError):
     """The request can never succeed as it stands, and nothing changed."""
 
 
-class ContentEmpty(InvalidInput):
+class ContentEmpty(InvalidInput, slug="content_empty"):
     """Nothing is left of the content after trimming."""
 
-    slug = "content_empty"
 
-
-class ContentTooLong(InvalidInput):
+class ContentTooLong(InvalidInput, slug="content_too_long"):
     """The content has more characters (Unicode code points) than the configured limit."""
 
-    slug = "content_too_long"
 
-
-class ContentInvalid(InvalidInput):
+class ContentInvalid(InvalidInput, slug="content_invalid"):
     """The content holds a lone surrogate, or a control character other than tab and newline."""
 
-    slug = "content_invalid"
 
-
-class ContentBlocked(InvalidInput):
+class ContentBlocked(InvalidInput, slug="content_blocked"):
     """Our moderator refused the content; nothing was stored and no vendor was called."""
 
-    slug = "content_blocked"
 
-
-class ModelUnknown(InvalidInput):
+class ModelUnknown(InvalidInput, slug="model_unknown"):
     """The named model is not on the operator's list."""
 
-    slug = "model_unknown"
+
+class KeyInvalid(InvalidInput, slug="client_message_id_invalid"):
+    """A client message id is 1 to 64 of `[A-Za-z0-9_-]`."""
 
 
-class KeyInvalid(InvalidInput):
-    """A client message id is 1 to 64 of `[A-Za-z0-9_-]`, and the header and the field agree."""
-
-    slug = "client_message_id_invalid"
+class IdempotencyMismatch(InvalidInput, slug="idempotency_mismatch"):
+    """The client message id was used before, for another content, session or model; or header and field differ."""
 
 
-class IdempotencyMismatch(InvalidInput):
-    """The client message id was used before, for another content, session or model."""
-
-    slug = "idempotency_mismatch"
-
-
-class AudioEmpty(InvalidInput):
+class AudioEmpty(InvalidInput, slug="audio_empty"):
     """The recording has no bytes."""
 
-    slug = "audio_empty"
 
-
-class AudioUnsupported(InvalidInput):
+class AudioUnsupported(InvalidInput, slug="audio_unsupported"):
     """The bytes are no audio in a format we take, whatever their name says, or the engine cannot read them."""
 
-    slug = "audio_unsupported"
 
-
-class AudioTooLarge(InvalidInput):
+class AudioTooLarge(InvalidInput, slug="audio_too_large"):
     """The recording has more bytes than allowed, or than the engine takes."""
 
-    slug = "audio_too_large"
 
-
-class AudioNoSpeech(InvalidInput):
+class AudioNoSpeech(InvalidInput, slug="audio_no_speech"):
     """The engine heard nobody speak."""
 
-    slug = "audio_no_speech"
 
-
-class LoginCodeInvalid(InvalidInput):
+class LoginCodeInvalid(InvalidInput, slug="wechat_code_invalid"):
     """The login code is unknown, used or expired: the client must obtain a new one."""
-
-    slug = "wechat_code_invalid"
-
-
-# --- Who is calling -------------------------------------------------------------------------------------------------
 
 
 class Unauthenticated(ChatAssistError):
     """The caller has to log in again."""
 
 
-class TokenMissing(Unauthenticated):
+class TokenMissing(Unauthenticated, slug="token_missing"):
     """No bearer token came with the request."""
 
-    slug = "token_missing"
 
-
-class TokenInvalid(Unauthenticated):
+class TokenInvalid(Unauthenticated, slug="token_invalid"):
     """The token was not signed by us for this service, or names nobody."""
 
-    slug = "token_invalid"
 
-
-class TokenExpired(Unauthenticated):
+class TokenExpired(Unauthenticated, slug="token_expired"):
     """The token's lifetime is over."""
 
-    slug = "token_expired"
 
-
-class LoginEnded(Unauthenticated):
+class LoginEnded(Unauthenticated, slug="login_ended"):
     """The user logged out of the login this token belongs to."""
-
-    slug = "login_ended"
 
 
 class Forbidden(ChatAssistError):
     """We know who is calling, and refuse."""
 
 
-class UserBlocked(Forbidden):
+class UserBlocked(Forbidden, slug="user_blocked"):
     """The operator blocked this user."""
 
-    slug = "user_blocked"
 
-
-class WeChatUserBlocked(Forbidden):
+class WeChatUserBlocked(Forbidden, slug="wechat_user_blocked"):
     """WeChat refuses this user: frozen, cancelled or a risk (errcodes 40226, 50002)."""
-
-    slug = "wechat_user_blocked"
-
-
-# --- What is asked for ----------------------------------------------------------------------------------------------
 
 
 class NotFound(ChatAssistError):
     """It does not exist, or belongs to somebody else: the two are never told apart."""
 
 
-class SessionNotFound(NotFound):
+class SessionNotFound(NotFound, slug="session_not_found"):
     """No such chat session of this user."""
 
-    slug = "session_not_found"
 
-
-class MessageNotFound(NotFound):
+class MessageNotFound(NotFound, slug="message_not_found"):
     """No such reply of this user."""
 
-    slug = "message_not_found"
 
-
-# --- Our own limits -------------------------------------------------------------------------------------------------
-
-
-class Limited(ChatAssistError):
+class Limited(ChatAssistError, retry_after=60.0):
     """One of our own limits is reached; `retry_after` is always enough."""
 
-    retry_after = 60.0
 
-
-class TooManySends(Limited):
+class TooManySends(Limited, slug="too_many_sends"):
     """The user sent more messages in a minute than allowed."""
 
-    slug = "too_many_sends"
 
-
-class TooManyLogins(Limited):
+class TooManyLogins(Limited, slug="too_many_logins"):
     """The client address logged in more often in a minute than allowed."""
 
-    slug = "too_many_logins"
 
-
-class TooManyReads(Limited):
+class TooManyReads(Limited, slug="too_many_reads"):
     """The user read more often in a minute than allowed."""
 
-    slug = "too_many_reads"
 
-
-class TooManyTranscriptions(Limited):
+class TooManyTranscriptions(Limited, slug="too_many_transcriptions"):
     """The user sent more recordings in a minute than allowed."""
 
-    slug = "too_many_transcriptions"
 
-
-class AsrBusy(Limited):
+class AsrBusy(Limited, slug="asr_busy", retry_after=10.0):
     """As many recordings as allowed wait for the engine on this machine."""
 
-    slug = "asr_busy"
-    retry_after = 10.0
 
-
-class WeChatRateLimited(Limited):
+class WeChatRateLimited(Limited, slug="wechat_rate_limited"):
     """WeChat counts this user's logins as too frequent (errcode 45011)."""
-
-    slug = "wechat_rate_limited"
-
-
-# --- What we depend on ----------------------------------------------------------------------------------------------
 
 
 class Unavailable(ChatAssistError):
     """Something behind us failed; the request itself was fine."""
 
 
-class IdentityUnavailable(Unavailable):
+class IdentityUnavailable(Unavailable, slug="identity_unavailable", retry_after=5.0):
     """WeChat is away, busy or out of quota."""
 
-    slug = "identity_unavailable"
-    retry_after = 5.0
 
-
-class IdentityMisconfigured(Unavailable):
+class IdentityMisconfigured(Unavailable, slug="identity_misconfigured"):
     """WeChat refuses our appid, secret or address: the operator has to act."""
 
-    slug = "identity_misconfigured"
 
-
-class StoreUnavailable(Unavailable):
-    """The database does not answer, or not in time. The unit of work did not happen."""
-
-    slug = "database_unavailable"
-    retry_after = 2.0
+class StoreUnavailable(Unavailable, slug="database_unavailable", retry_after=2.0):
+    """The database does not answer, or not in time. Nothing happened, unless it is CommitUnknown."""
 
 
 class CommitUnknown(StoreUnavailable):
     """The connection was lost during COMMIT: the unit of work happened whole, or not at all. Look, then decide."""
 
 
-class AsrNotConfigured(Unavailable):
+class AsrNotConfigured(Unavailable, slug="asr_not_configured"):
     """No engine for speech to text is configured: the operator has to act."""
 
-    slug = "asr_not_configured"
 
-
-class AsrUnavailable(Unavailable):
+class AsrUnavailable(Unavailable, slug="asr_unavailable"):
     """The engine for speech to text failed, is away, or refuses to serve us."""
 
-    slug = "asr_unavailable"
     retry_after: float | None = 10.0
 
 
-class AsrTimeout(Unavailable):
+class AsrTimeout(Unavailable, slug="asr_timeout", retry_after=5.0):
     """The recording was not transcribed in time, queueing included."""
 
-    slug = "asr_timeout"
-    retry_after = 5.0
 
-
-class ShuttingDown(Unavailable):
+class ShuttingDown(Unavailable, slug="shutting_down", retry_after=5.0):
     """This process takes no new work; another one, or its successor, will."""
 
-    slug = "shutting_down"
-    retry_after = 5.0
 
-
-class Internal(Unavailable):
+class Internal(Unavailable, slug="internal"):
     """A defect of ours."""
-
-    slug = "internal"
 
 
 class ReplyFailed(Unavailable):
     """A reply ended as failed; the slug is stored with it as its reason."""
 
 
-class ReplyInterrupted(ReplyFailed):
+class ReplyInterrupted(ReplyFailed, slug="reply_interrupted", retry_after=1.0):
     """The process that produced the reply went away."""
 
-    slug = "reply_interrupted"
-    retry_after = 1.0
 
-
-class ReplyNotStored(ReplyFailed):
+class ReplyNotStored(ReplyFailed, slug="reply_not_stored", retry_after=5.0):
     """The reply was produced, but its end could not be stored."""
-
-    slug = "reply_not_stored"
-    retry_after = 5.0
 
 
 class ModelFailed(ReplyFailed):
     """The AI vendor did not deliver. Raised by a ChatModel, before or after its first piece."""
 
 
-class LlmOverloaded(ModelFailed):
+class LlmOverloaded(ModelFailed, slug="llm_overloaded", retry_after=5.0):
     """The vendor limits us or is overloaded."""
 
-    slug = "llm_overloaded"
-    retry_after = 5.0
 
-
-class LlmUnavailable(ModelFailed):
+class LlmUnavailable(ModelFailed, slug="llm_unavailable", retry_after=10.0):
     """The vendor is down, cut the answer short, answered nonsense or refuses to serve us (unpaid)."""
 
-    slug = "llm_unavailable"
-    retry_after = 10.0
 
-
-class LlmMisconfigured(ModelFailed):
+class LlmMisconfigured(ModelFailed, slug="llm_misconfigured"):
     """The vendor refuses our key, model or address: the operator has to act."""
 
-    slug = "llm_misconfigured"
 
-
-class LlmTimeout(ModelFailed):
+class LlmTimeout(ModelFailed, slug="llm_timeout", retry_after=5.0):
     """The vendor was silent for too long, or the reply's deadline passed."""
 
-    slug = "llm_timeout"
-    retry_after = 5.0
 
-
-class ContextTooLong(InvalidInput):
+class ContextTooLong(InvalidInput, slug="context_too_long"):
     """The vendor says that even this prompt is too long for its model."""
-
-    slug = "context_too_long"
 
 
 def leaves(root: type[ChatAssistError] = ChatAssistError) -> Iterator[type[ChatAssistError]]:

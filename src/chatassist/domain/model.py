@@ -4,6 +4,7 @@ Times are aware UTC datetimes with microseconds; ids are UUIDv7 as 32 hex digits
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +15,7 @@ NICKNAME_CHARS = 32
 AVATAR_CHARS = 512
 WECHAT_PLACEHOLDER = "微信用户"  # what WeChat answers for every nickname since 2022-11
 _ID = re.compile(r"[0-9a-f]{32}")
+_HTTPS = re.compile(r"https://[^\s/?#]+\S*")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode categories Cc and Cs
 
@@ -26,9 +28,6 @@ def is_id(text: str) -> bool:
 def is_clean(text: str) -> bool:
     """Tell whether `text` can be stored and shown: no lone surrogate, no control character but tab and newline."""
     return _UNCLEAN.search(text) is None
-
-
-# --- People ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,7 @@ class User:
         if not is_clean(name) or (name == WECHAT_PLACEHOLDER and self.nickname):
             name = ""
         avatar = profile.avatar
-        if not avatar.startswith("https://") or len(avatar) > AVATAR_CHARS or not is_clean(avatar):
+        if not _HTTPS.fullmatch(avatar) or len(avatar) > AVATAR_CHARS or not is_clean(avatar):
             avatar = ""
         return replace(self, nickname=name or self.nickname, avatar=avatar or self.avatar)
 
@@ -79,9 +78,6 @@ class Login:
     user_id: str
     created_at: datetime
     expires_at: datetime
-
-
-# --- Conversations --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +223,7 @@ class Draft:
 
         Raises ContentInvalid, ContentEmpty, ContentTooLong, KeyInvalid.
         """
-        if not is_clean(self.text):
+        if not all(map(is_clean, (self.text, self.session_id or "", self.model or ""))):
             raise ContentInvalid
         text = self.text.strip()
         if not text:
@@ -249,7 +245,29 @@ class Draft:
         return same_session and (self.text, self.model) == (turn.message.content, turn.reply.requested_model)
 
 
-# --- Speech ---------------------------------------------------------------------------------------------------------
+class Role(StrEnum):
+    """Who speaks in a prompt."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """One message of a prompt."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the model is given: at most one system message first, then user and assistant in turns, the user last."""
+
+    utterances: Sequence[Utterance]
+    model: str | None = None
+    """A model the user chose; None is the operator's default."""
 
 
 class AudioKind(StrEnum):

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatassist.domain.model import Message, Turn
-from chatassist.domain.ports.llm import Prompt, Role, Utterance
+from chatassist.domain.model import Message, Prompt, Role, Turn, Utterance
 
 WINDOW_TURNS = 50
 """How many turns are ever looked at; the token budget usually ends it sooner."""

@@ -9,7 +9,6 @@ from datetime import timedelta
 from chatassist.domain.errors import ReplyInterrupted, StoreUnavailable
 from chatassist.domain.model import End
 from chatassist.domain.ports.persistence import Store, Transaction
-from chatassist.domain.ports.runtime import Clock
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.lease import RENEW_SECONDS, Lease
 
@@ -48,11 +47,11 @@ async def _repeat(job: Job) -> None:
 class Upkeep:
     """What keeps replies and logins tidy."""
 
-    def __init__(self, store: Store, engine: ReplyEngine, lease: Lease, clock: Clock) -> None:
+    def __init__(self, store: Store, engine: ReplyEngine, lease: Lease) -> None:
         self._store = store
         self._engine = engine
         self._lease = lease
-        self._clock = clock
+        self._clock = lease.clock
 
     def jobs(self) -> Sequence[Job]:
         """Return what is to be done, in every process: each job is harmless when several do it."""

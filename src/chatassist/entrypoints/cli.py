@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
 
 from chatassist.domain.diagnosis import Finding, Verdict
 from chatassist.domain.errors import ChatAssistError
@@ -54,14 +55,14 @@ def serve() -> None:
 
     with _sentences():
         asyncio.run(try_out())
-    http = settings.http.model_copy(update={"docs": settings.docs})
-    limits = settings.limits
+    limits, door = settings.limits, settings.door
     web = create_app(
-        lambda: open_services(settings), http, body_bytes=limits.body_bytes, audio_bytes=limits.audio_bytes
+        lambda: open_services(settings), door, body_bytes=limits.body_bytes, audio_bytes=limits.audio_bytes
     )
     if settings.asr.engine is AsrEngine.NONE:
         log.warning("speech to text is not configured: see CHATASSIST_ASR__ENGINE")
-    new_server(web, http, lambda base: typer.echo(_HINT.format(base=base)) if settings.local_login else None).run()
+    hint = _HINT if settings.local_login else ""
+    new_server(web, door, lambda base: typer.echo(hint.format(base=base))).run()
 
 
 @app.command()
@@ -175,6 +176,10 @@ def _read_settings() -> tuple[Settings | None, Sequence[str]]:
         return None, [
             _sentence(fault) for fault in error.errors(include_input=False, include_url=False, include_context=False)
         ]
+    except SettingsError as error:  # a section given as a whole, in JSON that is none
+        return None, [f"{error}."]
+    except UnicodeDecodeError:
+        return None, ["The file .env is not UTF-8."]
 
 
 def _sentence(fault: ErrorDetails) -> str:
@@ -187,6 +192,9 @@ def _sentences() -> Iterator[None]:
     """Let what an operator can mend end the command with its sentence instead of a traceback."""
     try:
         yield
+    except OSError as error:
+        typer.echo(f"{error.strerror}: {error.filename}", err=True)
+        raise typer.Exit(1) from None
     except (ChatAssistError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

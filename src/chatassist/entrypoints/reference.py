@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -103,6 +103,8 @@ def _kind(info: FieldInfo) -> str:
     annotation = info.annotation
     if get_origin(annotation) is UnionType or NoneType in get_args(annotation):
         annotation = next(each for each in get_args(annotation) if each is not NoneType)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is tuple:
         return "list"
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):

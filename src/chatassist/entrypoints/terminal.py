@@ -2,6 +2,8 @@
 
 import asyncio
 import getpass
+import threading
+from contextlib import suppress
 
 import typer
 
@@ -20,7 +22,7 @@ async def converse(services: Services, session_id: str | None) -> None:
     if session_id:
         for turn in (await services.sessions.latest(user, session_id))[1]:
             typer.echo(f"> {turn.message.content}\n{turn.reply.content}\n")
-    while text := await asyncio.to_thread(_ask):
+    while text := await _asked():
         session_id = await _turn(services, user, Draft(text=text, session_id=session_id)) or session_id
     if session_id:
         typer.echo(f"To go on: chatassist chat --session {session_id}")
@@ -50,8 +52,18 @@ def _close(end: End) -> None:
         typer.echo(f"The reply failed: {end.reason}", err=True)
 
 
-def _ask() -> str:
-    try:
-        return input("> ").strip()
-    except EOFError:
-        return ""
+async def _asked() -> str:
+    """Return what is typed. In a thread that the process does not wait for at its end, so that Ctrl+C ends it."""
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[str] = loop.create_future()
+
+    def ask() -> None:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            text = ""
+        with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(typed.set_result, text)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return await typed

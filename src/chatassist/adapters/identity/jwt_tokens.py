@@ -6,6 +6,7 @@ A token names a user and a login, nothing more; whether the login still stands i
 import hashlib
 import hmac
 import re
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -19,6 +20,7 @@ from chatassist.domain.ports.runtime import Clock
 ALGORITHM = "HS256"
 ISSUER = "chatassist"
 AUDIENCE = "chatassist-client"
+LIFETIME = timedelta(days=7)
 LEEWAY = 30  # seconds that the clocks of two instances may differ
 TOKEN_CHARS = 2048  # ours have about 330
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -32,13 +34,21 @@ class JwtTokens(Tokens):
     Raises ValueError for a secret that is too weak to sign with.
     """
 
-    def __init__(self, clock: Clock, *, secret: str, previous_secret: str | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, secret: str, previous_secret: str | None = None, lifetime: timedelta = LIFETIME
+    ) -> None:
         self._clock = clock
+        self._lifetime = lifetime
         accepted = [secret, previous_secret] if previous_secret else [secret]
         for each in accepted:
             check_secret(each)
         self._kid = key_id(secret)
         self._secrets = {key_id(each): each for each in accepted}
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long a login may live."""
+        return self._lifetime
 
     def issue(self, login: Login) -> str:
         """Return a token that expires with the login, to the whole second."""

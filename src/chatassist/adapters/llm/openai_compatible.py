@@ -33,8 +33,8 @@ from chatassist.domain.errors import (
     LlmUnavailable,
     ModelFailed,
 )
-from chatassist.domain.model import FinishReason
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
+from chatassist.domain.model import FinishReason, Prompt
+from chatassist.domain.ports.llm import ChatModel, Chunk
 
 _PATH = "/chat/completions"
 _USAGE_WAIT = 1.0  # seconds after the finish reason in which usage may still come

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from chatassist.domain.model import FinishReason
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt, Role
+from chatassist.domain.model import FinishReason, Prompt, Role
+from chatassist.domain.ports.llm import ChatModel, Chunk
 
 MODEL = "scripted"
 _PIECE = 8  # characters

@@ -48,6 +48,8 @@ def database_url(url: str, user: str | None = None, password: str | None = None)
         return _sqlite_url(given)
     if url.startswith("jdbc:"):
         given = _without_jdbc_parameters(given)
+    if not set(given.query) <= {"charset", "unix_socket"}:
+        raise ValueError("a database URL may have the parameters charset and unix_socket, and no other")
     return _mysql_url(given, user, password)
 
 

@@ -89,7 +89,7 @@ class MemoryUsers(Users):
         """Return the user of an openid."""
         return self._tables.users.get(self._tables.openids.get(openid, ""))
 
-    async def get(self, user_id: str) -> User | None:
+    async def find_by_id(self, user_id: str) -> User | None:
         """Return the user of an id."""
         return self._tables.users.get(user_id)
 
@@ -100,10 +100,15 @@ class MemoryUsers(Users):
         self._tables.openids[user.openid] = user.id
         self._tables.users[user.id] = user
 
-    async def save(self, user: User) -> None:
-        """Store what may change of a known user."""
+    async def save_profile(self, user: User) -> None:
+        """Store nickname and avatar."""
         if known := self._tables.users.get(user.id):
-            self._tables.users[user.id] = replace(user, openid=known.openid, created_at=known.created_at)
+            self._tables.users[user.id] = replace(known, nickname=user.nickname, avatar=user.avatar)
+
+    async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
+        """Store whether the user is blocked."""
+        if known := self._tables.users.get(user_id):
+            self._tables.users[user_id] = replace(known, blocked=blocked)
 
 
 class MemoryLogins(Logins):
@@ -195,6 +200,10 @@ class MemoryTurns(Turns):
         """Return the turn of a reply."""
         turn = self._tables.turns.get(reply_id)
         return turn if turn and turn.message.user_id == user_id else None
+
+    async def find_settled(self, reply_id: str, user_id: str) -> Turn | None:
+        """Return the turn of a reply; the store's lock already keeps other writers out."""
+        return await self.find(reply_id, user_id)
 
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:
         """Return the turn of a key."""

@@ -27,8 +27,8 @@ _SECONDS_FOR_ANOTHER = 60  # that migrates at the same moment
 ALWAYS_THERE = "information_schema"  # a database that every account may connect to
 _DENIED = {1044, 1045, 1142, 1227}
 _STRANGE_COLLATIONS = text(
-    "SELECT table_name FROM information_schema.tables"
-    " WHERE table_schema = database() AND table_name IN :ours AND table_collation <> 'utf8mb4_bin' ORDER BY table_name"
+    "SELECT DISTINCT table_name FROM information_schema.columns"
+    " WHERE table_schema = database() AND table_name IN :ours AND collation_name <> 'utf8mb4_bin' ORDER BY table_name"
 )
 
 

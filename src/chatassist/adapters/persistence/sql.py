@@ -21,6 +21,7 @@ T = TypeVar("T")
 Work = Callable[[Transaction], Awaitable[T]]
 
 _RUNS = 3  # of one unit in all
+_SECONDS_TO_CLOSE = 2.0
 _JITTER = 0.05  # s; so that two that collided do not collide again
 
 
@@ -58,8 +59,9 @@ class SqlStore(Store):
         await self._bounded(self._connections, look, None)
 
     async def aclose(self) -> None:
-        """Let the running units end, then close every connection."""
-        await asyncio.gather(*self._units, return_exceptions=True)
+        """Let the running units end, but not for long, then close every connection."""
+        if self._units:
+            await asyncio.wait(self._units, timeout=_SECONDS_TO_CLOSE)
         await self._engine.dispose()
 
     async def _bounded(

@@ -49,6 +49,7 @@ _TURNS = (
     .where(_REPLY.c.version > QUESTION_VERSION)
 )
 _FIND_TURN = _TURNS.where(_REPLY.c.id == bindparam("reply_id"), _REPLY.c.user_id == bindparam("owner_id"))
+_FIND_SETTLED_TURN = _FIND_TURN.with_for_update()  # waits for an uncommitted insert; SQLite has one writer anyway
 _FIND_TURN_BY_KEY = _TURNS.where(_REPLY.c.client_key == bindparam("key"), _REPLY.c.user_id == bindparam("owner_id"))
 _ADD_TURN = insert(MESSAGES)
 
@@ -162,6 +163,11 @@ class SqlTurns(Turns):
     async def find(self, reply_id: str, user_id: str) -> Turn | None:
         """Return the turn of a reply."""
         row = (await self._db.execute(_FIND_TURN, {"reply_id": reply_id, "owner_id": user_id})).first()
+        return None if row is None else as_turn(row)
+
+    async def find_settled(self, reply_id: str, user_id: str) -> Turn | None:
+        """Return the turn of a reply, once nobody else holds its row."""
+        row = (await self._db.execute(_FIND_SETTLED_TURN, {"reply_id": reply_id, "owner_id": user_id})).first()
         return None if row is None else as_turn(row)
 
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:

@@ -12,12 +12,13 @@ from chatassist.domain.model import Login, User
 from chatassist.domain.ports.persistence import Logins, Taken, Users
 
 _PURGED_AT_ONCE = 1000
-_SAVED = ("nickname", "avatar", "is_dark_mode", "auto_read", "save_history", "blocked")
 
 _FIND_USER = select(USERS).where(USERS.c.openid == bindparam("openid"))
-_GET_USER = select(USERS).where(USERS.c.id == bindparam("id"))
+_FIND_USER_BY_ID = select(USERS).where(USERS.c.id == bindparam("id"))
 _ADD_USER = insert(USERS)
-_SAVE_USER = update(USERS).where(USERS.c.id == bindparam("known_id")).values({name: bindparam(name) for name in _SAVED})
+_KNOWN_USER = update(USERS).where(USERS.c.id == bindparam("known_id"))
+_SAVE_PROFILE = _KNOWN_USER.values(nickname=bindparam("nickname"), avatar=bindparam("avatar"))
+_SET_BLOCKED = _KNOWN_USER.values(blocked=bindparam("blocked"))
 
 _FIND_LOGIN = (
     select(*LOGINS.c, *USERS.c).join(USERS, USERS.c.id == LOGINS.c.user_id).where(LOGINS.c.id == bindparam("login_id"))
@@ -42,9 +43,9 @@ class SqlUsers(Users):
         row = (await self._db.execute(_FIND_USER, {"openid": openid})).first()
         return None if row is None else as_user(row)
 
-    async def get(self, user_id: str) -> User | None:
+    async def find_by_id(self, user_id: str) -> User | None:
         """Return the user of an id."""
-        row = (await self._db.execute(_GET_USER, {"id": user_id})).first()
+        row = (await self._db.execute(_FIND_USER_BY_ID, {"id": user_id})).first()
         return None if row is None else as_user(row)
 
     async def add(self, user: User) -> None:
@@ -56,10 +57,14 @@ class SqlUsers(Users):
                 raise Taken("the openid has a user") from error
             raise
 
-    async def save(self, user: User) -> None:
-        """Store what may change of a known user."""
-        values = user_values(user)
-        await self._db.execute(_SAVE_USER, {name: values[name] for name in _SAVED} | {"known_id": user.id})
+    async def save_profile(self, user: User) -> None:
+        """Store nickname and avatar."""
+        worn = {"nickname": user.nickname, "avatar": user.avatar}
+        await self._db.execute(_SAVE_PROFILE, worn | {"known_id": user.id})
+
+    async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
+        """Store whether the user is blocked."""
+        await self._db.execute(_SET_BLOCKED, {"blocked": blocked, "known_id": user_id})
 
 
 class SqlLogins(Logins):

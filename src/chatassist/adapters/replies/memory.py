@@ -1,18 +1,27 @@
 """Feeds held in this process: the folded text and the last events of a reply, until a minute after its end.
 
-Bounded per reply and in all, whatever readers do: they take copies, and the writer never waits for them.
+Bounded per reply, and in how many ended ones are kept, whatever readers do: they take copies, and the writer never
+waits for them.
 """
 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, ReplyFeed
 
 HELD_EVENTS = 256
 HELD_SECONDS = 60.0
 HELD_ENDED = 2_000
+
+
+class Timer(Protocol):
+    """Something that was scheduled."""
+
+    def cancel(self) -> None:
+        """Let it not happen; harmless when it has."""
 
 
 @dataclass(slots=True)
@@ -61,16 +70,17 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 class MemoryReplyFeed(ReplyFeed):
     """Feeds of this process."""
 
-    def __init__(self, *, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:
+    def __init__(self, *, later: Callable[[float, Callable[[], None]], Timer] | None = None) -> None:
         """`later(seconds, call)` schedules the end of a feed's keeping; by default the running loop does."""
         self._logs: dict[str, _Log] = {}
-        self._ended: OrderedDict[str, _Log] = OrderedDict()
+        self._ended: OrderedDict[str, Timer] = OrderedDict()  # longest ended first
         self._later = later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
 
     async def open(self, reply_id: str, after: int) -> None:
         """Begin the feed at `after`; who waits on an earlier attempt is woken and reads on."""
         earlier = self._logs.get(reply_id)
-        self._ended.pop(reply_id, None)
+        if timer := self._ended.pop(reply_id, None):
+            timer.cancel()
         self._logs[reply_id] = _Log(last=after)
         if earlier:
             earlier.wake()
@@ -110,11 +120,11 @@ class MemoryReplyFeed(ReplyFeed):
             log.waiters.discard(waiter)
 
     def _retire(self, reply_id: str, log: _Log) -> None:
-        self._ended[reply_id] = log
+        log.text = ["".join(log.text)]
+        self._ended[reply_id] = self._later(HELD_SECONDS, lambda: self._forget(reply_id))
         if len(self._ended) > HELD_ENDED:
-            self._forget(*next(iter(self._ended.items())))
-        self._later(HELD_SECONDS, lambda: self._forget(reply_id, log))
+            self._forget(next(iter(self._ended)))
 
-    def _forget(self, reply_id: str, log: _Log) -> None:
-        if self._ended.get(reply_id) is log:
-            del self._ended[reply_id], self._logs[reply_id]
+    def _forget(self, reply_id: str) -> None:
+        self._ended.pop(reply_id).cancel()  # the timer holds the loop's memory until it is over
+        del self._logs[reply_id]

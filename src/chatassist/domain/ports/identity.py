@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import timedelta
 
 from chatassist.domain.model import Login
 
@@ -28,6 +29,11 @@ class Claims:
 
 class Tokens(ABC):
     """Makes and reads bearer tokens. Whether the login still stands is the store's to say."""
+
+    @property
+    @abstractmethod
+    def lifetime(self) -> timedelta:
+        """How long a login may live."""
 
     @abstractmethod
     def issue(self, login: Login) -> str:

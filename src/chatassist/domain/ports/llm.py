@@ -1,36 +1,10 @@
 """A chat model: a prompt goes in, pieces of text come out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from enum import StrEnum
 
-from chatassist.domain.model import FinishReason, Usage
-
-
-class Role(StrEnum):
-    """Who speaks in a prompt."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Utterance:
-    """One message of a prompt."""
-
-    role: Role
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What the model is given: at most one system message first, then user and assistant in turns, the user last."""
-
-    utterances: Sequence[Utterance]
-    model: str | None = None
-    """A model the user chose; None is the operator's default."""
+from chatassist.domain.model import FinishReason, Prompt, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ class Users(ABC):
         """Return the user of an openid; case matters."""
 
     @abstractmethod
-    async def get(self, user_id: str) -> User | None:
+    async def find_by_id(self, user_id: str) -> User | None:
         """Return the user of an id."""
 
     @abstractmethod
@@ -45,8 +45,12 @@ class Users(ABC):
         """Store a new user. Raises Taken when the openid exists."""
 
     @abstractmethod
-    async def save(self, user: User) -> None:
-        """Store nickname, avatar, preferences and blocked of a known user; harmless when nothing changed."""
+    async def save_profile(self, user: User) -> None:
+        """Store nickname and avatar of a known user, and nothing else: others may change the rest meanwhile."""
+
+    @abstractmethod
+    async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
+        """Block or unblock a user; harmless when he is already."""
 
 
 class Logins(ABC):
@@ -110,6 +114,13 @@ class Turns(ABC):
     @abstractmethod
     async def find(self, reply_id: str, user_id: str) -> Turn | None:
         """Return the turn a reply of this user belongs to."""
+
+    @abstractmethod
+    async def find_settled(self, reply_id: str, user_id: str) -> Turn | None:
+        """Return the same, but not before whoever is writing the turn at this moment has committed or given up.
+
+        Only inside `write`.
+        """
 
     @abstractmethod
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:

@@ -1,6 +1,7 @@
 """Time and ids, so that tests can hold both still."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 Clock = Callable[[], datetime]
@@ -8,3 +9,11 @@ Clock = Callable[[], datetime]
 
 NewId = Callable[[], str]
 """Return a new UUIDv7 as 32 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Both, for what needs both."""
+
+    clock: Clock
+    new_id: NewId

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from chatassist.domain.model import Draft, Message, Reply, Session, Turn
-from chatassist.domain.ports.llm import Prompt
+from chatassist.domain.model import Draft, Message, Prompt, Reply, Session, Turn, User
 from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 
 
@@ -28,7 +28,7 @@ class Claim(ABC):
 
     @abstractmethod
     async def find(self) -> Accepted | None:
-        """Return what `make` stored, if it did."""
+        """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,13 @@ class SendClaim(Claim):
         return self._accepted(*await self.store.write(work))
 
     async def find(self) -> Accepted | None:
-        """Return the turn with the window it would be claimed with now."""
+        """Return the turn, once it is certain, with the window it would be claimed with now."""
 
         async def look(tx: Transaction) -> tuple[Turn | None, Sequence[Turn]]:
-            turn = await tx.turns.find(self.reply_id, self.user_id)
+            turn = await tx.turns.find_settled(self.reply_id, self.user_id)
             return turn, (await tx.turns.window(self.session_id, WINDOW_TURNS)).turns
 
-        turn, earlier = await self.store.read(look)
+        turn, earlier = await self.store.write(look)
         return self._accepted(turn, earlier) if turn else None
 
     async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Turn]]:
@@ -96,3 +96,26 @@ class SendClaim(Claim):
     def _accepted(self, turn: Turn, window: Sequence[Turn]) -> Accepted:
         earlier = [other for other in window if other.message.position < turn.message.position]
         return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, self.draft.model))
+
+
+class SendClaims:
+    """Makes claims for messages of users."""
+
+    def __init__(self, store: Store, runtime: Runtime, rules: PromptRules) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._rules = rules
+
+    def of(self, user: User, draft: Draft) -> SendClaim:
+        """Return the claim of a checked draft, with ids and time of its own."""
+        new_id = self._runtime.new_id
+        return SendClaim(
+            store=self._store,
+            rules=self._rules,
+            user_id=user.id,
+            draft=draft,
+            now=self._runtime.clock(),
+            session_id=draft.session_id or new_id(),
+            message_id=new_id(),
+            reply_id=new_id(),
+        )

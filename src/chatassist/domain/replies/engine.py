@@ -23,11 +23,10 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import End, FinishReason, Reply, Status, Turn, Usage
-from chatassist.domain.ports.llm import ChatModel, Chunk, Prompt
+from chatassist.domain.model import End, FinishReason, Prompt, Reply, Status, Turn, Usage
+from chatassist.domain.ports.llm import ChatModel, Chunk
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import Delta, Ended, Replace, ReplyFeed
-from chatassist.domain.ports.runtime import Clock
 from chatassist.domain.replies.claims import Accepted, Claim
 from chatassist.domain.replies.lease import Lease
 
@@ -85,14 +84,12 @@ class _Production:
 class ReplyEngine:
     """Starts replies and answers for their end."""
 
-    def __init__(
-        self, store: Store, feed: ReplyFeed, model: ChatModel, *, lease: Lease, clock: Clock, rules: ReplyRules
-    ) -> None:
+    def __init__(self, store: Store, feed: ReplyFeed, model: ChatModel, *, lease: Lease, rules: ReplyRules) -> None:
         self._store = store
         self._feed = feed
         self._model = model
         self._lease = lease
-        self._clock = clock
+        self._clock = lease.clock
         self._rules = rules
         self._tasks: set[asyncio.Task[None]] = set()
         self._productions: set[_Production] = set()
@@ -124,8 +121,13 @@ class ReplyEngine:
                 production.interrupt()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new replies, let the running ones finish for so long, then end the rest as interrupted."""
+        """Take no new replies, let the running ones finish for so long, then end the rest as interrupted.
+
+        Once that is done, again does nothing; meanwhile, with fewer seconds, it cuts the waiting short.
+        """
         self._draining = True
+        if self._closing:
+            return
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._closing = True

@@ -4,19 +4,19 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from chatassist.domain.ports.persistence import Store
-from chatassist.domain.ports.runtime import Clock, NewId
+from chatassist.domain.ports.runtime import Runtime
 
 RENEW_SECONDS = 5.0
 VALID_SECONDS = 15.0
 
 
 class Lease:
-    """An instance id with a date. An id that lapsed is never used again: what ran under it is orphaned for good."""
+    """An instance id with a date. An id found lapsed is given up: what ran under it is orphaned for good."""
 
-    def __init__(self, store: Store, clock: Clock, new_id: NewId) -> None:
+    def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store = store
-        self._clock = clock
-        self._new_id = new_id
+        self.clock = runtime.clock
+        self._new_id = runtime.new_id
         self._lock = asyncio.Lock()
         self._id = ""
         self._until = datetime.min.replace(tzinfo=UTC)
@@ -24,7 +24,7 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether others still believe this process alive."""
-        return self._clock() < self._until
+        return self.clock() < self._until
 
     async def ensure(self) -> str:
         """Return the id to claim replies with. Raises StoreUnavailable when it lapsed and cannot be renewed."""
@@ -52,6 +52,6 @@ class Lease:
 
     async def _renew(self) -> None:
         instance = self._id if self.held else self._new_id()
-        until = self._clock() + timedelta(seconds=VALID_SECONDS)
+        until = self.clock() + timedelta(seconds=VALID_SECONDS)
         await self._store.write(lambda tx: tx.instances.renew(instance, until))
         self._id, self._until = instance, until

@@ -1,38 +1,21 @@
 """Sending a message and seeing its reply: exactly once per key, stored before any vendor is called."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
-from chatassist.domain.errors import (
-    ContentBlocked,
-    IdempotencyMismatch,
-    MessageNotFound,
-    ModelUnknown,
-    SessionNotFound,
-    StoreUnavailable,
-)
+from chatassist.domain.errors import IdempotencyMismatch, Limited, MessageNotFound, StoreUnavailable
 from chatassist.domain.model import Draft, Status, Turn, User, is_id
-from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.moderation import Moderator
 from chatassist.domain.ports.persistence import Store, Taken
 from chatassist.domain.ports.replies import Numbered
-from chatassist.domain.ports.runtime import Clock, NewId
-from chatassist.domain.prompt import PromptRules
-from chatassist.domain.replies.claims import SendClaim
+from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.follow import Follower
+from chatassist.domain.replies.gate import Gate
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageRules:
-    """What a send may hold: characters after trimming, and which models may be named."""
-
-    content_chars: int = 8000
-    models: Collection[str] = ()
-    prompt: PromptRules = field(default_factory=PromptRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +30,14 @@ class MessageService:
     """Accepts messages and shows their replies."""
 
     def __init__(
-        self,
-        store: Store,
-        engine: ReplyEngine,
-        follower: Follower,
-        *,
-        limiter: Limiter,
-        moderator: Moderator,
-        clock: Clock,
-        new_id: NewId,
-        rules: MessageRules,
+        self, store: Store, engine: ReplyEngine, follower: Follower, *, gate: Gate, claims: SendClaims
     ) -> None:
         self._store = store
         self._engine = engine
         self._follower = follower
-        self._limiter = limiter
-        self._moderator = moderator
-        self._clock = clock
-        self._new_id = new_id
-        self._rules = rules
+        self._gate = gate
+        self._claims = claims
+        self._keys: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, user: User, draft: Draft) -> Sent:
         """Store a message and start its reply, or find the turn that an earlier send with the same key made.
@@ -74,23 +46,12 @@ class MessageService:
         Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, TooManySends,
         ContentBlocked, ShuttingDown, StoreUnavailable.
         """
-        draft = draft.checked(self._rules.content_chars)
-        if known := await self._known(user, draft):
-            return known
-        if draft.model is not None and draft.model not in self._rules.models:
-            raise ModelUnknown
-        if draft.session_id is not None and not is_id(draft.session_id):
-            raise SessionNotFound
-        self._engine.check_open()
-        await self._limiter.hit(Rule.SENDS, user.id)
-        if not await self._moderator.allows(draft.text, user.openid):
-            raise ContentBlocked
-        try:
-            accepted = await self._engine.start(self._claim(user, draft))
-        except Taken:  # another send with the key won the race
-            return await self._winner(user, draft)
-        log.info("turn accepted", extra={"reply_id": accepted.turn.reply.id, "user_id": user.id})
-        return Sent(turn=accepted.turn, replayed=False)
+        draft = self._gate.checked(draft)
+        if draft.key is None:
+            return await self._accept(user, draft)
+        # Sends with one key wait for each other, so that only the first is counted; elsewhere the key's index rules.
+        async with self._keys.setdefault((user.id, draft.key), asyncio.Lock()):
+            return await self._known(user, draft) or await self._accept(user, draft)
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
         """Return the turn once its reply has ended, or as it stands after so many seconds."""
@@ -100,7 +61,7 @@ class MessageService:
 
     async def get(self, user: User, reply_id: str) -> Turn:
         """Return the turn of a reply, with all text so far. Raises MessageNotFound, TooManyReads."""
-        await self._limiter.hit(Rule.READS, user.id)
+        await self._gate.count_read(user)
         if not is_id(reply_id):
             raise MessageNotFound
         return await self.settle(await self._follower.stored(reply_id, user.id), 0.0)
@@ -108,6 +69,21 @@ class MessageService:
     def events(self, turn: Turn) -> AsyncIterator[Numbered]:
         """Yield the reply's events as they come, from its first."""
         return self._follower.events(turn.reply.id)
+
+    async def _accept(self, user: User, draft: Draft) -> Sent:
+        self._engine.check_open()
+        try:
+            await self._gate.admit(user, draft)
+        except Limited:
+            if known := await self._known(user, draft):  # accepted meanwhile, and what attaches is not counted
+                return known
+            raise
+        try:
+            accepted = await self._engine.start(self._claims.of(user, draft))
+        except Taken:  # another send with the key won the race
+            return await self._winner(user, draft)
+        log.info("turn accepted", extra={"reply_id": accepted.turn.reply.id, "user_id": user.id})
+        return Sent(turn=accepted.turn, replayed=False)
 
     async def _known(self, user: User, draft: Draft) -> Sent | None:
         key = draft.key
@@ -127,15 +103,3 @@ class MessageService:
         if known := await self._known(user, draft):
             return known
         raise StoreUnavailable("a key is taken, but its turn cannot be read")
-
-    def _claim(self, user: User, draft: Draft) -> SendClaim:
-        return SendClaim(
-            store=self._store,
-            rules=self._rules.prompt,
-            user_id=user.id,
-            draft=draft,
-            now=self._clock(),
-            session_id=draft.session_id or self._new_id(),
-            message_id=self._new_id(),
-            reply_id=self._new_id(),
-        )

@@ -2,14 +2,13 @@
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from chatassist.domain.errors import CommitUnknown, LoginEnded, TokenInvalid, UserBlocked
 from chatassist.domain.model import Login, Profile, User
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.persistence import Store, Taken, Transaction
-from chatassist.domain.ports.runtime import Clock, NewId
+from chatassist.domain.ports.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +40,14 @@ class UserService:
         tokens: Tokens,
         *,
         limiter: Limiter,
-        clock: Clock,
-        new_id: NewId,
-        token_lifetime: timedelta,
+        runtime: Runtime,
     ) -> None:
         self._store = store
         self._identity = identity
         self._tokens = tokens
         self._limiter = limiter
-        self._clock = clock
-        self._new_id = new_id
-        self._lifetime = token_lifetime
+        self._clock = runtime.clock
+        self._new_id = runtime.new_id
 
     async def login(self, code: str, profile: Profile, address: str | None) -> SignedIn:
         """Log in whoever the code stands for; the first login makes the user.
@@ -65,10 +61,11 @@ class UserService:
         if user.blocked:
             raise UserBlocked
         now = self._clock()
-        login = Login(id=self._new_id(), user_id=user.id, created_at=now, expires_at=now + self._lifetime)
+        login = Login(id=self._new_id(), user_id=user.id, created_at=now, expires_at=now + self._tokens.lifetime)
         await self._store.write(lambda tx: tx.logins.add(login))
         log.info("logged in", extra={"user_id": user.id})
-        return SignedIn(token=self._tokens.issue(login), user=user, expires_in=int(self._lifetime.total_seconds()))
+        seconds = int(self._tokens.lifetime.total_seconds())
+        return SignedIn(token=self._tokens.issue(login), user=user, expires_in=seconds)
 
     async def ensure(self, openid: str, profile: Profile | None = None) -> User:
         """Return the user of an openid, wearing what is usable of the profile; make one where there is none."""
@@ -84,7 +81,7 @@ class UserService:
             if known is None:
                 await tx.users.add(user)
             elif user != known:
-                await tx.users.save(user)
+                await tx.users.save_profile(user)
             return user
 
         try:
@@ -129,14 +126,12 @@ class UserService:
         """Block or unblock a user by id or openid, from the next request on; None when there is no such user."""
 
         async def work(tx: Transaction) -> User | None:
-            user = await tx.users.get(user_id) or await tx.users.find(user_id)
-            if user is None:
-                return None
-            user = replace(user, blocked=blocked)
-            await tx.users.save(user)
+            user = await tx.users.find_by_id(user_id) or await tx.users.find(user_id)
+            if user is not None:
+                await tx.users.set_blocked(user.id, blocked=blocked)
             return user
 
         user = await self._store.write(work)
         if user:
             log.info("user blocked" if blocked else "user unblocked", extra={"user_id": user.id})
-        return user
+        return user and replace(user, blocked=blocked)

@@ -47,11 +47,18 @@ async def _authenticate(
 
 
 def client_address(request: Request) -> str | None:
-    """Return what to limit logins by; None for loopback peers and peers without an address (a unix socket)."""
+    """Return what to limit logins by: an IPv4 address, or an IPv6 network of 64 bits, which is one customer's.
+
+    None for loopback peers and peers without an address (a unix socket).
+    """
     if request.client is None:
         return None
     try:
         address = ipaddress.ip_address(request.client.host)
-    except ValueError:
+    except ValueError:  # a proxy says what is no address: all such clients share one limit
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:  # from a socket that listens on both
+        address = address.ipv4_mapped
+    if address.is_loopback:
         return None
-    return None if address.is_loopback else address.compressed
+    return str(ipaddress.ip_network((address, 64 if address.version == 6 else 32), strict=False))

@@ -1,13 +1,15 @@
 """What every answer looks like, and the one table from errors to statuses and from reasons to Chinese sentences."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from chatassist.domain import errors
@@ -16,65 +18,53 @@ from chatassist.domain.model import Turn
 from chatassist.entrypoints.http.schemas import Wire
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
-class InvalidRequest(InvalidInput):
+class InvalidRequest(InvalidInput, slug="invalid_request"):
     """A field, parameter or header is missing or has the wrong type; `message` names it."""
-
-    slug = "invalid_request"
 
     def __init__(self, field: str = "") -> None:
         super().__init__(field)
         self.field = field
 
 
-class JsonInvalid(InvalidInput):
+class JsonInvalid(InvalidInput, slug="json_invalid"):
     """The body is not JSON, or not sent as JSON."""
 
-    slug = "json_invalid"
 
-
-class FormInvalid(InvalidInput):
+class FormInvalid(InvalidInput, slug="form_invalid"):
     """The body is no form (`multipart/form-data`), is broken off, or has a second file or too many fields."""
 
-    slug = "form_invalid"
 
-
-class AudioMissing(InvalidInput):
+class AudioMissing(InvalidInput, slug="audio_missing"):
     """The form has no file in its field `audio`."""
 
-    slug = "audio_missing"
 
-
-class MalformedHttp(InvalidInput):
+class MalformedHttp(InvalidInput, slug="http_invalid"):
     """What came is no HTTP request."""
 
-    slug = "http_invalid"
 
-
-class BodyTooLarge(InvalidInput):
+class BodyTooLarge(InvalidInput, slug="body_too_large"):
     """The body has more bytes than allowed."""
 
-    slug = "body_too_large"
 
-
-class PathNotFound(NotFound):
+class PathNotFound(NotFound, slug="not_found"):
     """There is no such endpoint."""
 
-    slug = "not_found"
 
-
-class MethodNotAllowed(ChatAssistError):
+class MethodNotAllowed(ChatAssistError, slug="method_not_allowed"):
     """The endpoint exists, for another method."""
-
-    slug = "method_not_allowed"
 
 
 class TurnFailed(ChatAssistError):
-    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it."""
+    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it.
 
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
+    A replayed failure stays as it is, so it is not worth a retry.
+    """
+
+    def __init__(self, turn: Turn, *, replayed: bool) -> None:
+        super().__init__(retry_after=None if replayed else errors.named(turn.reply.reason).retry_after)
         self.turn = turn
 
 
@@ -144,6 +134,8 @@ SENTENCES: Mapping[str, str] = {
 class Envelope(BaseModel, Generic[T]):
     """A success."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     code: int = 200
     message: str = "success"
     data: T
@@ -163,9 +155,9 @@ class Refusal(Wire):
     code: int
     message: str
     data: None = None
-    reason: str
+    reason: Annotated[str, Field(json_schema_extra={"enum": sorted(SENTENCES)})]
     request_id: str
-    turn: TurnIds | None = Field(default=None, description="Only when a reply failed")
+    turn: Annotated[TurnIds | SkipJsonSchema[None], Field(description="Only when a reply failed")] = None
 
 
 def status_of(kind: type[ChatAssistError]) -> int:
@@ -173,25 +165,24 @@ def status_of(kind: type[ChatAssistError]) -> int:
     return next((STATUS[base] for base in kind.__mro__ if base in STATUS), 500)
 
 
-def refuse(error: ChatAssistError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that an error gets."""
+def refuse(
+    error: ChatAssistError, request_id: str, headers: Mapping[str, str] | None = None, *, status: int | None = None
+) -> Response:
+    """Return the answer that an error gets; `status` stands in for that of the table."""
     failed = error.turn if isinstance(error, TurnFailed) else None
     kind = errors.named(failed.reply.reason if failed else error.slug)
-    status = status_of(kind)
+    code = status or status_of(kind)
     sentence = SENTENCES[kind.slug]
     body = Refusal(
-        code=status,
+        code=code,
         message=f"{sentence}：{error.field}" if isinstance(error, InvalidRequest) and error.field else sentence,
         reason=kind.slug,
         request_id=request_id,
         turn=_ids(failed) if failed else None,
     )
-    wait = kind.retry_after if failed else error.retry_after
-    extra = {"Retry-After": str(math.ceil(wait))} if wait is not None and status in (429, 500) else {}
-    if status == 401:
-        extra["WWW-Authenticate"] = "Bearer"
     content = body.model_dump_json(by_alias=True, exclude=None if failed else {"turn"})
-    return Response(content, status, {**(headers or {}), **extra}, media_type="application/json")
+    told = {**(headers or {}), **_advice(code, error.retry_after)}
+    return Response(content, code, told, media_type="application/json")
 
 
 def conditional(request: Request, body: BaseModel) -> Response:
@@ -219,6 +210,8 @@ def install(app: FastAPI) -> None:
 
 async def _chatassist_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatAssistError)  # noqa: S101 - as registered
+    if isinstance(error, errors.Unavailable):
+        log.warning("refused", extra={"reason": error.slug, "detail": str(error)})
     return refuse(error, request_id(request))
 
 
@@ -235,6 +228,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kinds = {404: PathNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
     known = kinds.get(error.status_code, JsonInvalid)  # 400 is "There was an error parsing the body"
     return refuse(known(), request_id(request), error.headers)
+
+
+def _advice(code: int, retry_after: float | None) -> Mapping[str, str]:
+    advice = {"WWW-Authenticate": "Bearer"} if code == 401 else {}
+    if retry_after is not None and code >= 429:
+        advice["Retry-After"] = str(math.ceil(retry_after))
+    return advice
 
 
 def _ids(turn: Turn) -> TurnIds:

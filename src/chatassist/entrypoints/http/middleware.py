@@ -6,19 +6,19 @@ import json
 import logging
 import re
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
-import uuid_utils
 from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatassist.domain.errors import Internal
+from chatassist.domain.errors import Internal, ShuttingDown
 from chatassist.entrypoints.http.envelope import refuse
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Frame:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request_id = _given_id(scope) or uuid_utils.uuid7().hex
+        request_id = _given_id(scope) or uuid.uuid4().hex
         scope["state"]["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -56,6 +56,9 @@ class Frame:
 
         try:
             await self._app(scope, receive, framed)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not status:
+                await refuse(ShuttingDown(), request_id)(scope, receive, framed)
         except Exception:
             log.exception("unhandled")
             if not status:
@@ -167,7 +170,7 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         try:
-            return json.loads(body, parse_constant=_no_constant)
+            return json.loads(body.decode(), parse_constant=_no_constant)  # bytes may be UTF-16 to it
         except (ValueError, RecursionError) as exc:
             raise json.JSONDecodeError("not JSON", "", 0) from exc
 

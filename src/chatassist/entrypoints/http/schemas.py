@@ -19,9 +19,17 @@ Time = Annotated[
 
 
 class Wire(BaseModel):
-    """Base of everything on the wire."""
+    """Whatever is answered."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Asked(BaseModel):
+    """Whatever is asked: by the names on the wire alone."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True)
 
 
 # --- Requests -------------------------------------------------------------------------------------------------------
@@ -33,7 +41,7 @@ _USER_INFO = {
 }
 
 
-class LoginIn(Wire):
+class LoginIn(Asked):
     """A login."""
 
     code: str = Field(description="The one-time code of `wx.login`; on a laptop `dev:<name>`")
@@ -49,7 +57,7 @@ class LoginIn(Wire):
         )
 
 
-class MessageIn(Wire):
+class MessageIn(Asked):
     """A message to the assistant."""
 
     content: str = Field(description="1 to 8,000 characters after trimming")
@@ -82,7 +90,7 @@ class HintsIn(Wire):
 # --- Answers --------------------------------------------------------------------------------------------------------
 
 
-class UserBase(Wire):
+class UserBrief(Wire):
     """What a login shows of a user."""
 
     id: str
@@ -100,7 +108,7 @@ class SettingsOut(Wire):
     save_history: bool
 
 
-class UserOut(UserBase):
+class UserOut(UserBrief):
     """A user, with settings."""
 
     settings: SettingsOut
@@ -111,7 +119,7 @@ class LoginOut(Wire):
 
     token: str
     expires_in: int
-    user_info: UserBase
+    user_info: UserBrief
 
 
 class UsageOut(Wire):
@@ -146,15 +154,17 @@ class SentOut(Wire):
 class MessageOut(Wire):
     """One message of a session; fields that say nothing are absent."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     message_id: str
     session_id: str
     role: Literal["user", "assistant"]
     content: str
     status: Status
-    finish_reason: FinishReason | None
-    reason: str | None
-    model: str | None
-    usage: UsageOut | None
+    finish_reason: FinishReason | None = None
+    reason: str | None = None
+    model: str | None = None
+    usage: UsageOut | None = None
     versions: list[str]
     ai_generated: bool
     time: Time
@@ -170,7 +180,7 @@ class TranscriptOut(Wire):
 
 def login_out(signed: SignedIn) -> LoginOut:
     """Return the wire form of a login."""
-    return LoginOut(token=signed.token, expires_in=signed.expires_in, user_info=UserBase(**_user(signed.user)))
+    return LoginOut(token=signed.token, expires_in=signed.expires_in, user_info=UserBrief(**_user(signed.user)))
 
 
 def user_out(user: User) -> UserOut:

@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
+import uuid
 from collections.abc import Callable
 
-import uuid_utils
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,8 +21,9 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be parsed, and hang up."""
-        request_id = uuid_utils.uuid7().hex
-        answer = refuse(MalformedHttp(), request_id, {"X-Request-Id": request_id, "Connection": "close"})
+        request_id = uuid.uuid4().hex
+        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store", "Connection": "close"}
+        answer = refuse(MalformedHttp(), request_id, headers)
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
         self.transport.close()

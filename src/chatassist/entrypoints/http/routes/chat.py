@@ -1,5 +1,6 @@
 """Sending a message, and looking at its reply again."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Annotated
@@ -40,7 +41,7 @@ async def send(
     given: Given,
     caller: CallerNow,
     body: MessageIn,
-    idempotency_key: Annotated[str | None, Header(description="The same as `clientMessageId`")] = None,
+    idempotency_key: Annotated[list[str] | None, Header(description="The same as `clientMessageId`")] = None,
 ) -> Envelope[SentOut]:
     """Send a message and wait for the reply.
 
@@ -51,7 +52,7 @@ async def send(
     sent = await given.messages.send(caller.user, body.draft(_one_key(body.client_message_id, idempotency_key)))
     turn = await given.messages.settle(sent.turn, max(until - monotonic(), 0.0))
     if turn.reply.status is Status.FAILED:
-        raise TurnFailed(turn)
+        raise TurnFailed(turn, replayed=sent.replayed)
     return Envelope(data=sent_out(replace(sent, turn=turn)))
 
 
@@ -65,7 +66,8 @@ async def message(given: Given, caller: CallerNow, message_id: str) -> Envelope[
     return Envelope(data=reply_out(await given.messages.get(caller.user, message_id)))
 
 
-def _one_key(field: str | None, header: str | None) -> str | None:
-    if field is not None and header is not None and field != header:
+def _one_key(field: str | None, headers: Sequence[str] | None) -> str | None:
+    given = {*(headers or ()), *(() if field is None else (field,))}
+    if len(given) > 1:
         raise errors.IdempotencyMismatch
-    return header if field is None else field
+    return next(iter(given), None)

@@ -5,22 +5,20 @@ Rules that need several settings at once stand at the end; each says in one sent
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chatassist.settings.kinds import Count, HeaderSecret, Listed, Seconds, Section, WebAddress, Word
 
 PREFIX = "CHATASSIST_"
 SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
-Listed = Annotated[tuple[str, ...], NoDecode]
-"""Several values in one variable, separated by commas."""
 
 
 class Env(StrEnum):
@@ -30,11 +28,7 @@ class Env(StrEnum):
     PRODUCTION = "production"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """The HTTP door."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
@@ -56,10 +50,15 @@ class HttpSettings(_Section):
     @classmethod
     def _addresses(cls, value: Sequence[str]) -> Sequence[str]:
         try:
-            for part in value:
-                ipaddress.ip_network(part, strict=False)
+            return tuple(str(ipaddress.ip_network(part, strict=False)) for part in value)
         except ValueError:
             raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: Sequence[str]) -> Sequence[str]:
+        if not all(part == "*" or re.fullmatch(r"https?://[^/\s]+", part) for part in value):
+            raise ValueError("must be * or origins such as https://app.example.com, separated by commas")
         return value
 
     @property
@@ -71,7 +70,7 @@ class HttpSettings(_Section):
             return self.host == "localhost"
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """Where everything is kept."""
 
     url: str = Field(default=SQLITE_DEFAULT, description="SQLite, MySQL or MariaDB; also jdbc:mysql://localhost:3306")
@@ -80,7 +79,7 @@ class DatabaseSettings(_Section):
     pool_size: int = Field(default=10, ge=1, le=1_000, description="connections of one process at most")
 
 
-class TokenSettings(_Section):
+class TokenSettings(Section):
     """Bearer tokens."""
 
     secret: SecretStr | None = Field(default=None, description="at least 32 random bytes; required in production")
@@ -88,14 +87,12 @@ class TokenSettings(_Section):
     lifetime: int = Field(default=604_800, ge=60, le=31_536_000, description="seconds a login lasts")
 
 
-class WeChatSettings(_Section):
+class WeChatSettings(Section):
     """The mini-program."""
 
-    appid: str | None = Field(default=None, description="AppID; required in production")
-    secret: SecretStr | None = Field(default=None, description="AppSecret; required with the AppID")
-    base_url: str = Field(
-        default="https://api.weixin.qq.com", pattern=r"^https?://[^\s/?#]+/?$", description="where WeChat answers"
-    )
+    appid: Word | None = Field(default=None, description="AppID; required in production")
+    secret: HeaderSecret | None = Field(default=None, description="AppSecret; required with the AppID")
+    base_url: WebAddress = Field(default="https://api.weixin.qq.com", description="where WeChat answers")
     local_login: bool | None = Field(default=None, description="accept dev:NAME as a code; by default on a laptop only")
 
 
@@ -106,17 +103,15 @@ class LlmVendor(StrEnum):
     OPENAI_COMPATIBLE = "openai_compatible"
 
 
-class LlmSettings(_Section):
+class LlmSettings(Section):
     """The AI vendor."""
 
     vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
-    base_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^\s?#]+$",
-        description="where the OpenAI protocol is spoken; often ends in /v1",
+    base_url: WebAddress | None = Field(
+        default=None, description="where the OpenAI protocol is spoken; often ends in /v1"
     )
-    api_key: SecretStr | None = Field(default=None, description="the vendor's key; servers of your own need none")
-    model: str | None = Field(default=None, description="the model's name at the vendor")
+    api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    model: Word | None = Field(default=None, description="the model's name at the vendor")
     idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
     deadline: Seconds = Field(default=120, description="seconds a reply may take")
     system_prompt: str = Field(default="", description="said to the model before every conversation")
@@ -129,9 +124,15 @@ class LlmSettings(_Section):
     max_output_tokens: int | None = Field(default=2000, ge=1, description="tokens a reply may have, thinking included")
 
     @property
+    def kind(self) -> LlmVendor:
+        """The vendor that is meant: scripted where none is configured, or none is wanted."""
+        anything = self.base_url or self.api_key or self.model
+        return self.vendor or (LlmVendor.OPENAI_COMPATIBLE if anything else LlmVendor.SCRIPTED)
+
+    @property
     def is_scripted(self) -> bool:
-        """Whether no vendor is configured, or none is wanted."""
-        return self.vendor is LlmVendor.SCRIPTED or not (self.vendor or self.base_url or self.api_key or self.model)
+        """Whether no vendor is asked."""
+        return self.kind is LlmVendor.SCRIPTED
 
 
 class AsrEngine(StrEnum):
@@ -142,21 +143,19 @@ class AsrEngine(StrEnum):
     WHISPER_LOCAL = "whisper_local"
 
 
-class AsrSettings(_Section):
+class AsrSettings(Section):
     """Speech to text."""
 
     engine: AsrEngine = Field(default=AsrEngine.NONE, description="who transcribes recordings")
-    base_url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s?#]+$", description="where whisper_api calls; often ends in /v1"
-    )
-    api_key: SecretStr | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    base_url: WebAddress | None = Field(default=None, description="where whisper_api calls; often ends in /v1")
+    api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
     model: str | None = Field(
         default=None, description="its name; for whisper_local a directory, or a name such as small"
     )
     deadline: Seconds = Field(default=45, description="seconds a transcription may take, queueing included")
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """What one user or address may ask for; 0 a minute is no limit."""
 
     content_chars: int = Field(default=8000, ge=1, le=64_000, description="characters of a message")
@@ -201,9 +200,10 @@ class Settings(BaseSettings):
         return self.wechat.local_login is not False and self.wechat.appid is None
 
     @property
-    def docs(self) -> bool:
-        """Whether /docs and /openapi.json are served."""
-        return not self.is_production if self.http.docs is None else self.http.docs
+    def door(self) -> HttpSettings:
+        """The HTTP door's settings, with what depends on the environment decided."""
+        docs = not self.is_production if self.http.docs is None else self.http.docs
+        return self.http.model_copy(update={"docs": docs})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

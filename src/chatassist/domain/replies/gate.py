@@ -1,0 +1,47 @@
+"""What a message has to pass before anything is stored: its own form, the operator's lists, limits and moderation."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from chatassist.domain.errors import ContentBlocked, ModelUnknown, SessionNotFound
+from chatassist.domain.model import Draft, User, is_id
+from chatassist.domain.ports.limits import Limiter, Rule
+from chatassist.domain.ports.moderation import Moderator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRules:
+    """What a send may hold: characters after trimming, and which models may be named."""
+
+    content_chars: int = 8000
+    models: Collection[str] = ()
+
+
+class Gate:
+    """Refuses, or lets pass; keeps nothing."""
+
+    def __init__(self, limiter: Limiter, moderator: Moderator, rules: MessageRules) -> None:
+        self._limiter = limiter
+        self._moderator = moderator
+        self._rules = rules
+
+    def checked(self, draft: Draft) -> Draft:
+        """Return the draft as it is kept. Raises what `Draft.checked` raises."""
+        return draft.checked(self._rules.content_chars)
+
+    async def admit(self, user: User, draft: Draft) -> None:
+        """Let a checked draft pass that is no repetition.
+
+        Raises ModelUnknown, SessionNotFound, TooManySends, ContentBlocked; only what could be accepted is counted.
+        """
+        if draft.model is not None and draft.model not in self._rules.models:
+            raise ModelUnknown
+        if draft.session_id is not None and not is_id(draft.session_id):
+            raise SessionNotFound
+        await self._limiter.hit(Rule.SENDS, user.id)
+        if not await self._moderator.allows(draft.text, user.openid):
+            raise ContentBlocked
+
+    async def count_read(self, user: User) -> None:
+        """Count one look at a reply. Raises TooManyReads."""
+        await self._limiter.hit(Rule.READS, user.id)

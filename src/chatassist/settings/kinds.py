@@ -1,0 +1,40 @@
+"""What a setting may be: shapes that several settings share, each refusing nonsense in a sentence without the value."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import NoDecode
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, str_strip_whitespace=True)
+
+
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        sound = False
+    if not sound or re.search(r"[\s?#]", text):
+        raise ValueError("must be an address such as https://api.example.com/v1")
+    return text
+
+
+def _header_secret(secret: SecretStr) -> SecretStr:
+    if re.search(r"[^\x21-\x7e]", secret.get_secret_value()):
+        raise ValueError("must be visible ASCII characters without blanks")
+    return secret
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
+Listed = Annotated[tuple[str, ...], NoDecode]
+"""Several values in one variable, separated by commas."""
