@@ -1,0 +1,132 @@
+"""Runs the yardstick and prints its table: `python -m benchmarks --help`. Fails on errors, never on speed."""
+
+import json
+import logging
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import scenarios
+from benchmarks.processes import Failed, start_vendor
+from benchmarks.scenarios import SUBJECTS, Bench, Figure
+from benchmarks.world import prepared
+
+
+class Scenario(StrEnum):
+    """What can be measured alone."""
+
+    TURN = "turn"
+    SLOW = "slow"
+    SPREAD = "spread"
+    DELTAS = "deltas"
+    OPEN = "open"
+
+
+class Database(StrEnum):
+    """Where the rows lie."""
+
+    MARIADB = "mariadb"
+    SQLITE = "sqlite"
+
+
+CONNECTIONS = (1, 32, 256)
+CONNECTIONS_QUICK = (32,)
+_ON_THE_FIRST_ONLY = (Scenario.SLOW, Scenario.SPREAD, Scenario.DELTAS, Scenario.OPEN)
+
+
+def main(
+    only: Annotated[list[Scenario] | None, typer.Option(help="Measure this alone; may be repeated")] = None,
+    connections: Annotated[list[int] | None, typer.Option(help="For `turn`: 1, 32 or 256; may be repeated")] = None,
+    database: Annotated[list[Database] | None, typer.Option(help="May be repeated; only `turn` runs on both")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Rough and fast: MariaDB, 32 connections, one round of few turns")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every round there")] = None,
+) -> None:
+    """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
+    wanted = only or [each for each in Scenario if not (quick and each is Scenario.SPREAD)]
+    databases = database or list(Database)[: 1 if quick else None]
+    asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)
+    if not set(asked) <= set(CONNECTIONS):
+        raise typer.BadParameter(f"connections are of {CONNECTIONS}")
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)  # MariaDB has a remark on the name of a primary key
+    _raise_file_limit()
+    figures: list[Figure] = []
+    try:
+        for number, kind in enumerate(databases):
+            here = [each for each in wanted if number == 0 or each not in _ON_THE_FIRST_ONLY]
+            figures += _measure(kind, here, asked, quick=quick) if here else ()
+    except (Failed, RuntimeError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    for figure in figures:
+        typer.echo(_line(figure))
+    if json_file:
+        json_file.write_text(json.dumps(_document(figures), indent=1, ensure_ascii=False))
+
+
+def _measure(kind: Database, wanted: Sequence[Scenario], connections: Sequence[int], *, quick: bool) -> list[Figure]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatassist-bench-")))
+        _tell(f"preparing {kind}")
+        url, seats = stack.enter_context(prepared(kind, folder))
+        vendor = stack.enter_context(start_vendor(folder))
+        bench = Bench(folder=folder, url=url, seats=seats, vendor=vendor, database=kind, quick=quick, tell=_tell)
+        return list(_run(bench, wanted, connections))
+
+
+def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -> Iterator[Figure]:
+    if set(wanted) - {Scenario.OPEN}:
+        with ExitStack() as stack:
+            servers = {subject: stack.enter_context(bench.start(subject)) for subject in SUBJECTS}
+            for count in connections if Scenario.TURN in wanted else ():
+                yield from scenarios.turn(bench, servers, count)
+            if Scenario.SLOW in wanted:
+                yield from scenarios.slow(bench, servers, 256)
+            if Scenario.SPREAD in wanted:
+                yield from scenarios.slow(bench, servers, 256, spread=True)
+            if Scenario.DELTAS in wanted:
+                yield from scenarios.deltas(bench, servers, 32)
+    if Scenario.OPEN in wanted:
+        yield from scenarios.open_replies(bench)
+
+
+def _line(figure: Figure) -> str:
+    what = f"{figure.scenario}, {figure.connections} connections, {figure.database}"
+    shown = [f"{what:<42} {figure.name:<16}"]
+    for subject in SUBJECTS:
+        value = figure.medians.get(subject)
+        shown.append(f"{subject} {'-' if value is None else f'{value:.2f} {figure.unit}'.strip():>12}")
+    if len(figure.medians) == len(SUBJECTS) and figure.medians["floor"] > 0:
+        shown.append(f"x{figure.medians['service'] / figure.medians['floor']:.2f}")
+    return "  ".join(shown)
+
+
+def _document(figures: Sequence[Figure]) -> dict[str, object]:
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
+    return {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine,
+            "figures": [asdict(figure) for figure in figures]}  # fmt: skip
+
+
+def _raise_file_limit() -> None:
+    """Let every process of the run open as many connections as it may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _tell(what: str) -> None:
+    typer.echo(what, err=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

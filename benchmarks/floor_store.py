@@ -1,0 +1,205 @@
+"""What the floor says to its database: the statements of a turn by hand, with only the columns that a turn needs.
+
+The drivers are used bare. The pool is ten connections and a semaphore: no ping, no reset, no recycling.
+"""
+
+from abc import ABC, abstractmethod
+from asyncio import Lock, Semaphore
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import aiosqlite
+import asyncmy
+from sqlalchemy import URL
+
+CONNECTIONS = 10  # as many as the service has by default
+
+LOGIN = (
+    "SELECT l.id, u.id, u.openid, u.blocked, u.save_history FROM logins l JOIN users u ON u.id = l.user_id"
+    " WHERE l.id = ?"
+)
+TOUCH = "UPDATE sessions SET turns = turns + 1, updated_at = ? WHERE id = ? AND user_id = ?"
+WINDOW = (  # no derived table: with texts in it, MariaDB would write one to disk for every claim
+    "SELECT (SELECT turns FROM sessions WHERE id = ?), r.position, q.content, r.content FROM messages r"
+    " JOIN messages q ON q.session_id = r.session_id AND q.position = r.position AND q.version = 0"
+    " WHERE r.version > 0 AND r.session_id = ? AND r.status IN ('complete', 'stopped')"
+    " AND length(r.content) > 0 AND coalesce(r.finish_reason, '') <> 'blocked'"
+    " ORDER BY r.position DESC, r.version DESC LIMIT 50"
+)
+FIRST = "SELECT turns FROM sessions WHERE id = ?"  # where the window is empty
+ADD_TURN = (
+    "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at, attempt, instance_id,"
+    " status) VALUES (?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL), (?, ?, ?, ?, 1, '', ?, 0, ?, 'running')"
+)
+FINISH = (
+    "UPDATE messages SET status = 'complete', finish_reason = ?, content = ?, model = ?, input_tokens = ?,"
+    " output_tokens = ?, ended_at = ? WHERE id = ? AND attempt = 0 AND status = 'running'"
+)
+BE_ALIVE = "INSERT INTO instances (id, until) VALUES (?, '2099-01-01 00:00:00.000000')"
+
+Rows = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question about to be claimed; times are what the database takes, in UTC."""
+
+    user_id: str
+    session_id: str
+    message_id: str
+    reply_id: str
+    instance_id: str
+    text: str
+    at: str
+
+
+class FloorStore(ABC):
+    """The three visits that a turn pays to its database."""
+
+    @abstractmethod
+    async def open(self, instance_id: str) -> None:
+        """Connect, and let nobody take the floor's running replies for orphans."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect."""
+
+    @abstractmethod
+    async def login(self, login_id: str) -> Sequence[Any] | None:
+        """Return the columns of LOGIN."""
+
+    @abstractmethod
+    async def claim(self, ask: Ask) -> Rows:
+        """Store question and running reply; return what WINDOW finds before them, the youngest first.
+
+        Raises LookupError where the user has no such session.
+        """
+
+    @abstractmethod
+    async def finish(self, values: Sequence[Any]) -> bool:
+        """Store an end; False if the reply was not running any more."""
+
+
+def open_store(url: URL) -> FloorStore:
+    """Return the store for a database URL."""
+    return SqliteStore(url) if url.get_backend_name() == "sqlite" else MariaDbStore(url)
+
+
+def _turn(ask: Ask, position: int) -> Sequence[Any]:
+    shared = (ask.session_id, ask.user_id, position)
+    return (ask.message_id, *shared, ask.text, ask.at, ask.reply_id, *shared, ask.at, ask.instance_id)
+
+
+@cache
+def _for_mysql(statement: str) -> str:
+    return statement.replace("?", "%s")
+
+
+class MariaDbStore(FloorStore):
+    """On asyncmy, in autocommit; a claim says BEGIN and COMMIT."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._free = Semaphore(CONNECTIONS)
+        self._idle: list[Any] = []
+
+    async def open(self, instance_id: str) -> None:
+        """Open all connections at once."""
+        url = self._url
+        for _ in range(CONNECTIONS):
+            connection = await asyncmy.connect(
+                host=url.host, port=url.port, user=url.username, password=url.password, db=url.database,
+                charset="utf8mb4", autocommit=True,
+                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            )  # fmt: skip
+            self._idle.append(connection)
+        await self._run(BE_ALIVE, (instance_id,))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for connection in self._idle:
+            await connection.ensure_closed()
+
+    async def login(self, login_id: str) -> Sequence[Any] | None:
+        """Read the row."""
+        rows, _ = await self._run(LOGIN, (login_id,))
+        return rows[0] if rows else None
+
+    async def finish(self, values: Sequence[Any]) -> bool:
+        """Update the row; a single statement needs no BEGIN."""
+        _, found = await self._run(FINISH, values)
+        return found > 0
+
+    async def claim(self, ask: Ask) -> Rows:
+        """Touch, read, insert; the touched row serialises the claims of a session."""
+        async with self._free:
+            connection = self._idle.pop()  # not put back when something breaks: the run has failed then
+            cursor = connection.cursor()
+            await cursor.execute("BEGIN")
+            if not await cursor.execute(_for_mysql(TOUCH), (ask.at, ask.session_id, ask.user_id)):
+                raise LookupError
+            await cursor.execute(_for_mysql(WINDOW), (ask.session_id, ask.session_id))
+            window: Rows = await cursor.fetchall()
+            if not window:
+                await cursor.execute(_for_mysql(FIRST), (ask.session_id,))
+            position = (window or await cursor.fetchall())[0][0]
+            await cursor.execute(_for_mysql(ADD_TURN), _turn(ask, position))
+            await cursor.execute("COMMIT")
+            self._idle.append(connection)
+        return window
+
+    async def _run(self, statement: str, values: Sequence[Any]) -> tuple[Rows, int]:
+        async with self._free:
+            connection = self._idle.pop()
+            cursor = connection.cursor()
+            count = await cursor.execute(_for_mysql(statement), values)
+            rows: Rows = await cursor.fetchall()
+            self._idle.append(connection)
+        return rows, count
+
+
+class SqliteStore(FloorStore):
+    """On aiosqlite: one connection that reads, one that writes, each a thread."""
+
+    def __init__(self, url: URL) -> None:
+        self._file = url.database or ""
+        self._writing = Lock()
+
+    async def open(self, instance_id: str) -> None:
+        """Open both connections, as safe and as fast as the service's."""
+        self._reader = await aiosqlite.connect(self._file, isolation_level=None)
+        self._writer = await aiosqlite.connect(self._file, isolation_level=None)
+        for connection in (self._reader, self._writer):
+            for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = NORMAL"):
+                await connection.execute(f"PRAGMA {pragma}")
+        await self._writer.execute(BE_ALIVE, (instance_id,))
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._reader.close()
+        await self._writer.close()
+
+    async def login(self, login_id: str) -> Sequence[Any] | None:
+        """Read the row."""
+        rows = list(await self._reader.execute_fetchall(LOGIN, (login_id,)))
+        return rows[0] if rows else None
+
+    async def finish(self, values: Sequence[Any]) -> bool:
+        """Update the row; a single statement needs no BEGIN."""
+        async with self._writing:
+            return (await self._writer.execute(FINISH, values)).rowcount > 0
+
+    async def claim(self, ask: Ask) -> Rows:
+        """Touch, read, insert, under the lock that SQLite has only one of."""
+        writer = self._writer
+        async with self._writing:
+            await writer.execute("BEGIN IMMEDIATE")
+            if not (await writer.execute(TOUCH, (ask.at, ask.session_id, ask.user_id))).rowcount:
+                raise LookupError
+            window = list(await writer.execute_fetchall(WINDOW, (ask.session_id, ask.session_id)))
+            first = window or list(await writer.execute_fetchall(FIRST, (ask.session_id,)))
+            await writer.execute(ADD_TURN, _turn(ask, first[0][0]))
+            await writer.execute("COMMIT")
+        return window
