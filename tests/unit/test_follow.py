@@ -13,7 +13,6 @@ from chatassist.domain.model import FinishReason, Status, Turn, User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace
 from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
-from chatassist.domain.replies.follow import fold
 from tests.builders import a_session, a_turn, a_user, an_end, new_id
 from tests.unit.worlds import PATIENCE, REFUSAL, World, until
 
@@ -51,18 +50,6 @@ async def growing(world: World, anna: User, go_on: asyncio.Event) -> Turn:
     return turn
 
 
-# --- Folding --------------------------------------------------------------------------------------------------------
-
-
-def test_events_fold_into_the_turn() -> None:
-    turn = a_turn(a_session(a_user()))
-    assert (turn := fold(turn, Delta("one "))).reply.content == "one "
-    assert (turn := fold(turn, Delta("two"))).reply.content == "one two"
-    assert (turn := fold(turn, Replace("new", "moderation"))).reply.content == "new"
-    assert turn.reply.status is Status.RUNNING
-    assert fold(turn, Ended(an_end(None))).reply == turn.reply.ended(an_end("new"))
-
-
 # --- Settling over the feed -----------------------------------------------------------------------------------------
 
 
@@ -76,6 +63,19 @@ async def test_settling_waits_for_the_end_and_no_longer(world: World, growing: T
     settled = await settling
     assert settled.reply.content == "half and half"
     assert settled == await world.kept(growing)
+
+
+async def test_every_kind_of_event_shows_in_what_is_settled(world: World) -> None:
+    turn = a_turn(a_session(a_user()))
+    await world.feed.open(turn.reply.id, 0)
+
+    await world.feed.append(turn.reply.id, Delta("one "), Delta("two"))
+    assert (await world.follower.settle(turn, 0)).reply.content == "one two"
+    await world.feed.append(turn.reply.id, Replace("new", "moderation"), Delta("er"))
+    settled = await world.follower.settle(turn, 0)
+    assert (settled.reply.content, settled.reply.status) == ("newer", Status.RUNNING)
+    await world.feed.append(turn.reply.id, Ended(an_end(None)))
+    assert (await world.follower.settle(turn, 0)).reply == turn.reply.ended(an_end("newer"))
 
 
 async def test_settling_without_time_tells_what_there_is(world: World, growing: Turn) -> None:

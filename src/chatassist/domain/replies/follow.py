@@ -7,23 +7,11 @@ from dataclasses import replace
 from chatassist.domain.errors import MessageNotFound, ReplyInterrupted
 from chatassist.domain.model import End, Status, Turn
 from chatassist.domain.ports.persistence import Store, Transaction
-from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, ReplyFeed
+from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
 from chatassist.domain.ports.runtime import Clock
 
 LOOK_AGAIN = 0.5
 """Seconds between looks at the row of a reply that runs, but whose feed is not held here."""
-
-
-def fold(turn: Turn, event: Event) -> Turn:
-    """Return the turn as it stands after an event of its reply's feed."""
-    match event:
-        case Delta(text):
-            reply = replace(turn.reply, content=turn.reply.content + text)
-        case Replace(content):
-            reply = replace(turn.reply, content=content)
-        case Ended(end):
-            reply = turn.reply.ended(end)
-    return replace(turn, reply=reply)
 
 
 class Follower:
@@ -61,12 +49,19 @@ class Follower:
     async def _watched(self, turn: Turn, until: float) -> Turn | None:
         """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held."""
         now = asyncio.get_running_loop().time
-        after, folded = 0, replace(turn, reply=replace(turn.reply, content=""))
+        after, pieces = 0, [""]
         while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
             for numbered in found:
-                folded, after = fold(folded, numbered.event), numbered.seq
-            if folded.reply.status is not Status.RUNNING or not found:
-                return folded
+                after = numbered.seq
+                match numbered.event:
+                    case Delta(text):
+                        pieces.append(text)
+                    case Replace(content):
+                        pieces = [content]
+                    case Ended(end):
+                        return _with(turn, "".join(pieces), end)
+            if not found:
+                return _with(turn, "".join(pieces))
         return None
 
     async def stored(self, reply_id: str, user_id: str) -> Turn:
@@ -92,3 +87,8 @@ class Follower:
         if await self._store.write(lambda tx: tx.replies.finish(turn.reply.id, turn.reply.attempt, end)):
             return replace(turn, reply=turn.reply.ended(end))
         return await self.stored(turn.reply.id, turn.message.user_id)
+
+
+def _with(turn: Turn, text: str, end: End | None = None) -> Turn:
+    reply = replace(turn.reply, content=text)
+    return replace(turn, reply=reply.ended(end) if end else reply)

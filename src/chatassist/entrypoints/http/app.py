@@ -40,6 +40,7 @@ def create_app(
         description="AI聊天助手后端",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans nobody reads cost CPU all the same
         **_documents(public=bool(http.docs)),
     )
     app.state.reply_wait = http.reply_wait
