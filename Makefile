@@ -33,12 +33,12 @@ bench: $(DEV_READY) ## Compare the cost of a turn with a floor; BENCH='--quick' 
 check: lint types imports drift test ## Everything CI asks for
 
 lint: $(DEV_READY) ## Check format and style
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 
 fmt: $(DEV_READY) ## Format, and mend what can be mended
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
 
 types: $(DEV_READY) ## Check types
 	$(BIN)/mypy

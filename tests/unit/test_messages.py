@@ -22,12 +22,15 @@ from chatassist.domain.errors import (
     TooManyReads,
     TooManySends,
 )
-from chatassist.domain.model import FinishReason, Status, Turn, User
-from chatassist.domain.ports.limits import Rule
+from chatassist.domain.model import Draft, FinishReason, Status, Turn, User
+from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
-from chatassist.domain.services.messages import Sent
+from chatassist.domain.replies.claims import SendClaims
+from chatassist.domain.replies.gate import Gate, MessageRules
+from chatassist.domain.services.messages import MessageService, Sent
 from tests.builders import new_id
 from tests.unit.worlds import REFUSAL, Fault, World, until
 
@@ -553,3 +556,26 @@ async def test_a_sessions_latest_turns_are_the_youngest_oldest_first(world: Worl
 
     assert list(latest) == turns
     assert replace(found, turns=3) == found
+
+
+async def test_a_send_over_the_limit_attaches_to_what_another_instance_accepted_meanwhile(
+    world: World, anna: User
+) -> None:
+    """The key is looked up, then counted; in between, the same send may have been accepted elsewhere."""
+    async with World(beside=world) as elsewhere:
+
+        class FullSinceThen(Limiter):
+            async def hit(self, rule: Rule, subject: str) -> None:
+                await elsewhere.ask(anna, key="same")
+                raise TooManySends
+
+        service = MessageService(
+            world.store,
+            world.engine,
+            world.follower,
+            gate=Gate(FullSinceThen(), world.moderator, MessageRules()),
+            claims=SendClaims(world.store, Runtime(world.clock, world.ids), PromptRules()),
+        )
+        assert (await service.send(anna, Draft(text="a question", key="same"))).replayed
+        with pytest.raises(TooManySends):
+            await service.send(anna, Draft(text="another", key="other"))
