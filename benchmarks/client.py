@@ -15,6 +15,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._news: asyncio.Future[None] | None = None
         self._over = True
+        self._lasting = True
 
     @classmethod
     async def to(cls, port: int) -> Self:
@@ -30,7 +31,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another exchange may follow."""
-        return self._over and self._transport is not None and self._parser.should_keep_alive()
+        return self._over and self._lasting and self._transport is not None
 
     def send(self, request: bytes) -> None:
         """Send a whole request. Raises ConnectionError when the peer has gone."""
@@ -83,8 +84,8 @@ class Connection(asyncio.Protocol):
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        """Note the end."""
-        self._over = True
+        """Note the end; only now does the parser know whether the connection may be used again."""
+        self._over, self._lasting = True, self._parser.should_keep_alive()
 
     def _wake(self) -> None:
         waiter = self._news

@@ -79,8 +79,9 @@ class Vendor:
                     yield text
         if connection.status != 200 or not reply.finish:
             raise ConnectionError("the vendor did not finish")
-        if connection.usable:
-            self._idle.append(connection)
+        if not connection.usable:
+            raise ConnectionError("the vendor did not keep the connection alive")
+        self._idle.append(connection)
 
 
 class Floor:

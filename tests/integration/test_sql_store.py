@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +30,10 @@ from tests.integration.storing import opened
 
 async def add(store: SqlStore, user: User) -> None:
     await store.write(lambda tx: tx.users.add(user))
+
+
+async def _add(tx: Transaction, *, user: User) -> None:
+    await tx.users.add(user)
 
 
 async def get(store: SqlStore, user: User) -> User | None:
@@ -152,17 +157,17 @@ async def test_killed_idle_connections_cost_no_failed_request(mysql: URL) -> Non
         async def meet(_: Transaction) -> None:
             await gate.wait()
 
-        for call in (store.read, store.write):
+        for call in (store.read, store.write, store.apply):
             await asyncio.gather(*(store.read(meet) for _ in range(6)))  # six connections, now idle
             async with admin._engine.connect() as db:
                 mine = text("SELECT id FROM information_schema.processlist WHERE db = :db")
                 for number in (await db.scalars(mine, {"db": mysql.database})).all():
                     await db.exec_driver_sql(f"KILL {number}")
             users = [a_user() for _ in range(12)]
-            if call == store.write:
-                await asyncio.gather(*(add(store, user) for user in users))
+            if call != store.read:
+                await asyncio.gather(*(call(partial(_add, user=user)) for user in users))
             found = await asyncio.gather(*(get(store, user) for user in users))
-            assert found == (users if call == store.write else [None] * 12)
+            assert found == ([None] * 12 if call == store.read else users)
 
 
 @pytest.mark.parametrize("heard", [True, False])

@@ -203,3 +203,33 @@ async def test_closing_waits_for_the_units_that_nobody_waits_for(store: AnyStore
 
 async def _run(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
     await function(*arguments)
+
+
+async def test_a_change_of_its_own_is_kept_whoever_waits_for_it(store: AnyStore) -> None:
+    """A single change needs no unit: it is whole by itself, and goes on when its caller is cancelled."""
+    await keep(store, user := a_user())
+    await store.apply(lambda tx: tx.users.set_blocked(user.id, blocked=True))
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, blocked=True)
+
+    begun = asyncio.Event()
+
+    async def unblock(tx: Transaction) -> None:
+        begun.set()
+        await tx.users.set_blocked(user.id, blocked=False)
+
+    caller = asyncio.create_task(store.apply(unblock))
+    await begun.wait()
+    caller.cancel()
+    await asyncio.wait({caller})
+    await store.write(lambda tx: tx.users.save_profile(user))  # on SQLite and in memory, its turn comes after
+    await store.aclose()
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == user
+
+
+async def test_a_change_that_raises_changes_nothing(store: AnyStore) -> None:
+    async def fail(_: Transaction) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store.apply(fail)
+    await keep(store, a_user())

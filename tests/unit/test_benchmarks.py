@@ -1,12 +1,14 @@
 """The yardstick must be true: its vendor says what its load expects, and its load accepts nothing else."""
 
+import asyncio
 import json
 
 import pytest
 
+from benchmarks.client import Connection
 from benchmarks.load import WrongAnswer, check_blocking, check_stream
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
-from benchmarks.vendor import whole
+from benchmarks.vendor import Counts, VendorProtocol, whole
 from chatassist.adapters.llm.reply_reader import ReplyReader
 
 USAGE = {"inputTokens": INPUT_TOKENS, "outputTokens": OUTPUT_TOKENS}
@@ -44,6 +46,22 @@ def test_the_vendor_speaks_as_vendors_do() -> None:
     usage = reader.last().usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (INPUT_TOKENS, OUTPUT_TOKENS)
+
+
+async def test_one_connection_serves_one_exchange_after_another() -> None:
+    made: list[VendorProtocol] = []
+
+    def accept() -> VendorProtocol:
+        made.append(VendorProtocol(Counts()))
+        return made[-1]
+
+    async with await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0) as server:
+        connection = await Connection.to(server.sockets[0].getsockname()[1])
+        body = json.dumps({"content": Pace().question()}).encode()
+        request = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        answers = [await connection.exchange(request) for _ in range(3)]
+        assert (len(set(answers)), connection.status, connection.usable, len(made)) == (1, 200, True, 1)
+        connection.close()
 
 
 def test_the_load_accepts_what_is_complete() -> None:

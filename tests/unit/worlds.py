@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
@@ -116,6 +116,11 @@ class FaultyStore(Store):
         if fault is Fault.LOST_AFTER_COMMIT:
             raise CommitUnknown
         return result
+
+    async def apply(self, change: Callable[[Transaction], Awaitable[T]]) -> T:
+        while True:
+            with suppress(CommitUnknown):  # a lost connection repeats it
+                return await self.write(change)
 
     async def read(self, query: Callable[[Transaction], Awaitable[T]]) -> T:
         if self.away:

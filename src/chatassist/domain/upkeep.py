@@ -72,7 +72,7 @@ class Upkeep:
         """End the replies of processes that went away."""
         now = self._clock()
         end = End.failure(ReplyInterrupted(), now)
-        if count := await self._store.write(lambda tx: tx.replies.finish_orphans(now, end)):
+        if count := await self._store.apply(lambda tx: tx.replies.finish_orphans(now, end)):
             log.warning("replies of a vanished process ended", extra={"count": count})
 
     async def purge(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -41,10 +41,11 @@ class SqlStore(Store):
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in a task of its own, so that the caller's cancellation cannot cut it in half."""
-        unit = asyncio.create_task(self._bounded(self._writers, self._commit, work))
-        self._units.add(unit)
-        unit.add_done_callback(self._units.discard)
-        return await asyncio.shield(unit)
+        return await self._shielded(self._bounded(self._writers, self._commit, work))
+
+    async def apply(self, change: Work[T]) -> T:
+        """Run `change` in AUTOCOMMIT: one round trip instead of three."""
+        return await self._shielded(self._bounded(self._writers, _ask, change))
 
     async def read(self, query: Work[T]) -> T:
         """Run `query` statement by statement."""
@@ -63,6 +64,12 @@ class SqlStore(Store):
         if self._units:
             await asyncio.wait(self._units, timeout=_SECONDS_TO_CLOSE)
         await self._engine.dispose()
+
+    async def _shielded(self, running: Coroutine[Any, Any, T]) -> T:
+        unit = asyncio.create_task(running)
+        self._units.add(unit)
+        unit.add_done_callback(self._units.discard)
+        return await asyncio.shield(unit)
 
     async def _bounded(
         self, queue: asyncio.Semaphore, run: Callable[[AsyncConnection, Any], Awaitable[T]], work: Any

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Update, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -64,18 +64,18 @@ def _youngest(turns: Select[Any]) -> Select[Any]:
 
 
 _LATEST = _youngest(_TURNS)
-_SPEAKING = _youngest(
-    # What `Turn.speaks` says. The length, because MySQL holds a text of blanks to equal ''.
-    _TURNS.where(
-        _REPLY.c.status.in_((Status.COMPLETE.value, Status.STOPPED.value)),
+_COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
+_ENDED_WELL: list[ColumnElement[str]] = [
+    literal_column(f"'{status.value}'") for status in (Status.COMPLETE, Status.STOPPED)
+]
+_WINDOW = _youngest(
+    # What `Turn.speaks` says. The length, because MySQL holds a text of blanks to equal ''. No derived table: with its
+    # long texts MariaDB would write it to disk.
+    _TURNS.add_columns(_COUNT.scalar_subquery()).where(
+        _REPLY.c.status.in_(_ENDED_WELL),
         func.length(_REPLY.c.content) > 0,
         func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
     )
-).subquery("speaking")
-_WINDOW = (
-    select(SESSIONS.c.turns, *_SPEAKING.c)
-    .join_from(SESSIONS, _SPEAKING, true(), isouter=True)
-    .where(SESSIONS.c.id == bindparam("session_id"))
 )
 
 _ALIVE = select(INSTANCES.c.id).where(INSTANCES.c.until > bindparam("now"))
@@ -149,11 +149,11 @@ class SqlTurns(Turns):
             raise
 
     async def window(self, session_id: str, limit: int) -> Window:
-        """Return count and turns; the session's row comes once per turn, or alone."""
+        """Return count and turns; where none speaks, the count has to be asked for by itself."""
         rows = (await self._db.execute(_WINDOW, {"session_id": session_id, "limit": limit})).all()
-        spoken = [as_turn(row[1:]) for row in rows if row[1] is not None]
-        spoken.sort(key=_position)  # a join promises no order
-        return Window(accepted=rows[0][0] if rows else 0, turns=spoken)
+        if not rows:
+            return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, turns=())
+        return Window(accepted=rows[0][-1], turns=[as_turn(row[:-1]) for row in reversed(rows)])
 
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
         """Return the youngest turns, oldest first."""
@@ -218,10 +218,6 @@ class SqlInstances(Instances):
     async def purge(self, before: datetime) -> int:
         """Drop leases long over."""
         return (await self._db.execute(_PURGE_INSTANCES, {"before": before})).rowcount
-
-
-def _position(turn: Turn) -> int:
-    return turn.message.position
 
 
 def _end_values(end: End) -> dict[str, Any]:

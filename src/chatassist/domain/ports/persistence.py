@@ -105,7 +105,7 @@ class Turns(ABC):
 
     @abstractmethod
     async def window(self, session_id: str, limit: int) -> Window:
-        """Return the session's count and its `limit` youngest turns that speak (`Turn.speaks`), in one round trip."""
+        """Return the session's count and its `limit` youngest turns that speak (`Turn.speaks`)."""
 
     @abstractmethod
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
@@ -181,6 +181,14 @@ class Store(ABC):
         `work` may run several times (deadlock, lost connection), so it touches nothing but its transaction; ids and
         times are made outside it. A cancelled caller changes nothing: the unit goes on to its end.
         Raises what `work` raises, StoreUnavailable, or CommitUnknown when the connection was lost during COMMIT.
+        """
+
+    @abstractmethod
+    async def apply(self, change: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run one change that is whole by itself, and harmless when it runs again: it needs no unit around it.
+
+        A lost connection repeats it; a cancelled caller changes nothing. Raises StoreUnavailable, after which the
+        change may have happened: whoever needs to know applies it again.
         """
 
     @abstractmethod

@@ -224,7 +224,7 @@ class ReplyEngine:
         reply = turn.reply
 
         async def store() -> End:
-            if await self._store.write(lambda tx: tx.replies.finish(reply.id, reply.attempt, end)):
+            if await self._store.apply(lambda tx: tx.replies.finish(reply.id, reply.attempt, end)):
                 return end
             return await self._other_end(turn)
 

@@ -84,7 +84,7 @@ class Follower:
 
     async def _interrupted(self, turn: Turn) -> Turn:
         end = End.failure(ReplyInterrupted(), self._clock())
-        if await self._store.write(lambda tx: tx.replies.finish(turn.reply.id, turn.reply.attempt, end)):
+        if await self._store.apply(lambda tx: tx.replies.finish(turn.reply.id, turn.reply.attempt, end)):
             return replace(turn, reply=turn.reply.ended(end))
         return await self.stored(turn.reply.id, turn.message.user_id)
 

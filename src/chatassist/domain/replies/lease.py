@@ -48,7 +48,7 @@ class Lease:
         async with self._lock:
             instance, self._until = self._id, datetime.min.replace(tzinfo=UTC)
             if instance:
-                await self._store.write(lambda tx: tx.instances.remove(instance))
+                await self._store.apply(lambda tx: tx.instances.remove(instance))
 
     async def _renew(self) -> None:
         instance = self._id if self.held else self._new_id()

@@ -116,10 +116,7 @@ class UserService:
             else:
                 await tx.logins.end(caller.login_id)
 
-        try:
-            await self._store.write(work)
-        except CommitUnknown:  # ending twice is harmless
-            await self._store.write(work)
+        await self._store.apply(work)
         log.info("logged out", extra={"user_id": caller.user.id, "everywhere": everywhere})
 
     async def block(self, user_id: str, *, blocked: bool) -> User | None:
