@@ -5,12 +5,12 @@ from dataclasses import replace
 from time import monotonic
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 
 from chatassist.domain import errors
 from chatassist.domain.model import Status
 from chatassist.entrypoints.http.auth import CallerNow, Given
-from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, TurnFailed
+from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, TurnFailed, answer
 from chatassist.entrypoints.http.middleware import StrictJsonRoute
 from chatassist.entrypoints.http.openapi import CALLER, refusals
 from chatassist.entrypoints.http.schemas import MessageIn, MessageOut, SentOut, reply_out, sent_out
@@ -35,14 +35,14 @@ _SEND = (
 _REPLY_FAILED = (*errors.leaves(errors.ReplyFailed), errors.ContextTooLong)
 
 
-@router.post("/message", responses=refusals(*CALLER, *_SEND, *_REPLY_FAILED))
+@router.post("/message", response_model=Envelope[SentOut], responses=refusals(*CALLER, *_SEND, *_REPLY_FAILED))
 async def send(
     request: Request,
     given: Given,
     caller: CallerNow,
     body: MessageIn,
     idempotency_key: Annotated[list[str] | None, Header(description="The same as `clientMessageId`")] = None,
-) -> Envelope[SentOut]:
+) -> Response:
     """Send a message and wait for the reply.
 
     Where the reply takes longer than the configured wait (50 s), `status` is `running` and the content is the text so
@@ -53,7 +53,7 @@ async def send(
     turn = await given.messages.settle(sent.turn, max(until - monotonic(), 0.0))
     if turn.reply.status is Status.FAILED:
         raise TurnFailed(turn, replayed=sent.replayed)
-    return Envelope(data=sent_out(replace(sent, turn=turn)))
+    return answer(Envelope(data=sent_out(replace(sent, turn=turn))))
 
 
 @router.get(
