@@ -67,6 +67,7 @@ class Process:
                 time.sleep(0.05)
             else:
                 return self
+        self.__exit__()  # nobody has entered it yet who would end it
         raise Failed(f"a server did not start:\n{self.log()}")
 
     def get(self, path: str) -> str:
