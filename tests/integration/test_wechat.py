@@ -29,7 +29,7 @@ from tests.fixtures.wechat import MEBIBYTE, RID, LoopbackWeChat, Misbehaviour, r
 CODE = "0f3Kq00w3Secret#Code"
 SESSION_KEY = "HyVFkGl5F5OQWJZZaNzBBg=="
 
-SHEET = {  # written out again, from facts/wechat.md A1, not taken from the code
+DOCUMENTED = {  # what WeChat documents, written out again, not taken from the code
     -1: IdentityUnavailable,
     40029: LoginCodeInvalid,
     40163: LoginCodeInvalid,
@@ -118,10 +118,10 @@ async def test_anything_else_is_no_identity(
 
 
 def test_every_errcode_of_the_sheet_has_its_meaning() -> None:
-    assert dict(REFUSALS) == SHEET
+    assert dict(REFUSALS) == DOCUMENTED
 
 
-@pytest.mark.parametrize("errcode", SHEET)
+@pytest.mark.parametrize("errcode", DOCUMENTED)
 async def test_an_errcode_becomes_its_error_after_one_call(
     wechat: LoopbackWeChat, identity: WeChatIdentity, errcode: int
 ) -> None:
@@ -130,7 +130,7 @@ async def test_an_errcode_becomes_its_error_after_one_call(
     with pytest.raises(ChatAssistError) as caught:
         await identity.identify(CODE)
 
-    assert type(caught.value) is SHEET[errcode]
+    assert type(caught.value) is DOCUMENTED[errcode]
     assert len(wechat.requests) == 1
 
 

@@ -42,7 +42,8 @@ class MessageService:
     async def send(self, user: User, draft: Draft) -> Sent:
         """Store a message and start its reply, or find the turn that an earlier send with the same key made.
 
-        Returns once the turn is stored; the reply goes on by itself. A send that raises has changed nothing.
+        Returns once the turn is stored; the reply goes on by itself. A send that raises has changed nothing, but for
+        StoreUnavailable: where the database went away at its COMMIT, only the same key tells what became of it.
         Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, TooManySends,
         ContentBlocked, ShuttingDown, StoreUnavailable.
         """
