@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from chatassist.domain.model import AudioKind
+from chatassist.domain.audio import AudioKind
 from tests.fixtures.service import Api, Serve, data_of, reason_of, settings_for
 from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor

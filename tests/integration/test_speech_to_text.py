@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from chatassist.domain.model import AudioKind
+from chatassist.domain.audio import AudioKind
 from tests.fixtures.logs import RUN
 from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, settings_for
 from tests.fixtures.speech import recording

@@ -13,8 +13,9 @@ from chatassist.adapters.asr.scripted import ScriptedTranscriber
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AsrUnavailable
-from chatassist.domain.model import AudioKind, is_clean
+from chatassist.domain.model import is_clean
 from chatassist.domain.ports.asr import Hints, Transcriber
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import encoded, recording, silence

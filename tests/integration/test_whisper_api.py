@@ -9,6 +9,7 @@ import pytest
 
 from chatassist.adapters.asr.sniff import FILES, recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
+from chatassist.domain.audio import Audio, AudioKind, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,
     AsrUnavailable,
@@ -16,7 +17,6 @@ from chatassist.domain.errors import (
     AudioUnsupported,
     ChatAssistError,
 )
-from chatassist.domain.model import Audio, AudioKind, Transcript
 from chatassist.domain.ports.asr import NO_HINTS, Hints
 from tests.fixtures.logs import RUN
 from tests.fixtures.vendor import LoopbackVendor

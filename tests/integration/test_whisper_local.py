@@ -12,8 +12,8 @@ import pytest
 
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import AsrBusy, AsrUnavailable, AudioTooLarge, AudioUnsupported
-from chatassist.domain.model import Audio, AudioKind
 from chatassist.domain.ports.asr import Hints
 from tests.fixtures.service import ROOT
 from tests.fixtures.speech import encoded, recording, silence

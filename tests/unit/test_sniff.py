@@ -5,8 +5,8 @@ import time
 import pytest
 
 from chatassist.adapters.asr.sniff import FILES, recognise
+from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AudioUnsupported
-from chatassist.domain.model import AudioKind
 
 MP3_FRAME = b"\xff\xfb\x90\x64" + b"\0" * 60
 ADTS_FRAME = b"\xff\xf1\x60\x40\x3a\x9f\xfc" + b"\0" * 60

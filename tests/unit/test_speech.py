@@ -9,6 +9,7 @@ from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.scripted import ScriptedTranscriber, Step
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.limits.memory import MemoryLimiter
+from chatassist.domain.audio import AudioKind, Transcript
 from chatassist.domain.errors import (
     AsrBusy,
     AsrNotConfigured,
@@ -23,7 +24,6 @@ from chatassist.domain.errors import (
     ShuttingDown,
     TooManyTranscriptions,
 )
-from chatassist.domain.model import AudioKind, Transcript
 from chatassist.domain.ports.asr import Hints
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.services.speech import SpeechRules, SpeechService

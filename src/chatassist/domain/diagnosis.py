@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import (
     AudioUnsupported,
     ChatAssistError,
@@ -19,7 +20,7 @@ from chatassist.domain.errors import (
     LoginCodeInvalid,
     WeChatRateLimited,
 )
-from chatassist.domain.model import Audio, AudioKind, FinishReason, Prompt, Role, Utterance
+from chatassist.domain.model import FinishReason, Prompt, Role, Utterance
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.llm import ChatModel

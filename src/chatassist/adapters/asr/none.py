@@ -1,7 +1,7 @@
 """The engine of a service that has none."""
 
+from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.errors import AsrNotConfigured
-from chatassist.domain.model import Audio, Transcript
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
 

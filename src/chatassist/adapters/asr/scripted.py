@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 from chatassist.adapters.clean_text import cleaned
-from chatassist.domain.model import Audio, Transcript
+from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
 Step = str | Transcript | Exception | asyncio.Event

@@ -7,8 +7,8 @@ among them playlists that name files of this machine.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import AudioUnsupported
-from chatassist.domain.model import Audio, AudioKind
 
 FILES: Mapping[AudioKind, tuple[str, str]] = MappingProxyType(
     {

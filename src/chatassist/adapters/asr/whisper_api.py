@@ -17,6 +17,7 @@ from chatassist.adapters.clean_text import cleaned
 from chatassist.adapters.http import open_client
 from chatassist.adapters.openai_client import FOREIGN, Unsendable, VendorSilent, open_vendor, read_at_most, sorted_out
 from chatassist.adapters.vendor_errors import Kind, Refused, refusal_within
+from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,
     AsrUnavailable,
@@ -24,7 +25,6 @@ from chatassist.domain.errors import (
     AudioUnsupported,
     ChatAssistError,
 )
-from chatassist.domain.model import Audio, Transcript
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
 _PATH = "/audio/transcriptions"

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 from chatassist.adapters.clean_text import cleaned
+from chatassist.domain.audio import Audio, AudioKind, Transcript
 from chatassist.domain.errors import AsrBusy, AsrUnavailable, AudioTooLarge, AudioUnsupported
-from chatassist.domain.model import Audio, AudioKind, Transcript
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
 _FILES = ("model.bin", "config.json", "tokenizer.json")  # without the last, it is fetched from the internet

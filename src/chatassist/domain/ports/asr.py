@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from chatassist.domain.model import Audio, Transcript
+from chatassist.domain.audio import Audio, Transcript
 
 Recognise = Callable[[bytes], Audio]
 """Return the recording with the kind that its bytes show. Raises AudioUnsupported."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 
+from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,
     AudioEmpty,
@@ -13,7 +14,7 @@ from chatassist.domain.errors import (
     ShuttingDown,
     Unavailable,
 )
-from chatassist.domain.model import Audio, Transcript, User, is_clean
+from chatassist.domain.model import User, is_clean
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Recognise, Transcriber
 from chatassist.domain.ports.limits import Limiter, Rule
 

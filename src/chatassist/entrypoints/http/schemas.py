@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from chatassist.domain.model import Draft, FinishReason, Profile, Status, Transcript, Turn, User
+from chatassist.domain.audio import Transcript
+from chatassist.domain.model import Draft, FinishReason, Profile, Status, Turn, User
 from chatassist.domain.ports.asr import Hints
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.services.users import SignedIn
