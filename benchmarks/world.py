@@ -32,7 +32,8 @@ from chatassist.adapters.persistence.tables import (
     turn_values,
     user_values,
 )
-from chatassist.domain.model import FinishReason, Login, Message, Reply, Session, Status, Turn, Usage, User
+from chatassist.domain.model import Login, Session, User
+from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
 from tests.fixtures.mariadb import MariaDbServer, install, installed
 
 SEATS = 1024

@@ -5,7 +5,8 @@ from typing import Any
 
 import uuid_utils
 
-from chatassist.domain.model import End, FinishReason, Login, Message, Reply, Session, Status, Turn, User
+from chatassist.domain.model import Login, Session, User
+from chatassist.domain.turns import End, FinishReason, Message, Reply, Status, Turn
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -4,8 +4,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import FinishReason, Prompt, Role, Usage, Utterance
+from chatassist.domain.model import Prompt, Role, Utterance
 from chatassist.domain.ports.llm import ChatModel, Chunk
+from chatassist.domain.turns import FinishReason, Usage
 
 
 @dataclass(slots=True)

@@ -7,8 +7,9 @@ from sqlalchemy import URL
 
 from chatassist.adapters.persistence.engine import open_engine
 from chatassist.adapters.persistence.sql import SqlStore
-from chatassist.domain.model import Session, Turn, User
+from chatassist.domain.model import Session, User
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.turns import Turn
 from tests.builders import a_session, a_user
 from tests.fixtures.databases import AnyStore
 

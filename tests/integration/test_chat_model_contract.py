@@ -10,8 +10,9 @@ import pytest
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, Step, plays
 from chatassist.domain.errors import LlmUnavailable
-from chatassist.domain.model import FinishReason, Prompt, is_clean
+from chatassist.domain.model import Prompt, is_clean
 from chatassist.domain.ports.llm import ChatModel, Chunk
+from chatassist.domain.turns import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Call, resets, says
 from tests.integration.heard import asking, hear

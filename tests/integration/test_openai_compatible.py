@@ -10,7 +10,8 @@ import pytest
 
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
 from chatassist.domain.errors import LlmMisconfigured, LlmTimeout, LlmUnavailable, ModelFailed
-from chatassist.domain.model import FinishReason, Prompt, Role, Usage, Utterance
+from chatassist.domain.model import Prompt, Role, Utterance
+from chatassist.domain.turns import FinishReason, Usage
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import (
     DONE,

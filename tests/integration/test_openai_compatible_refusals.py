@@ -16,7 +16,7 @@ from chatassist.domain.errors import (
     LlmTimeout,
     LlmUnavailable,
 )
-from chatassist.domain.model import FinishReason
+from chatassist.domain.turns import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, Call, event, fails, floods, hangs, piece, sends
 from tests.integration.heard import asking, hear

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.domain.errors import LlmUnavailable
-from chatassist.domain.model import FinishReason, Usage, is_clean
+from chatassist.domain.model import is_clean
 from chatassist.domain.ports.llm import Chunk
+from chatassist.domain.turns import FinishReason, Usage
 from tests.fixtures.vendor_behaviours import DONE, cut, event, piece, stream_of, usage
 
 STOP = event(piece(finish="stop"))

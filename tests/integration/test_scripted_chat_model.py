@@ -1,8 +1,9 @@
 """The model that needs no vendor: what it says of itself, and the scripts tests give it."""
 
 from chatassist.adapters.llm.scripted import ScriptedChatModel, plays
-from chatassist.domain.model import FinishReason, Prompt, Role, Utterance
+from chatassist.domain.model import Prompt, Role, Utterance
 from chatassist.domain.ports.llm import Chunk
+from chatassist.domain.turns import FinishReason
 
 
 async def answer(model: ScriptedChatModel, *roles: Role) -> list[Chunk]:

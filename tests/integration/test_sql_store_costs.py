@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import URL, RowMapping, event
 
-from chatassist.domain.model import Status
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.turns import Status
 from tests.builders import NOW, a_login, a_session, a_turn, a_user, an_end, new_id
 from tests.integration.storing import opened
 

@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import Preferences, Session, Turn, User
+from chatassist.domain.model import Preferences, Session, User
 from chatassist.domain.ports.persistence import Taken, Transaction
+from chatassist.domain.turns import Turn
 from tests.builders import NOW, a_login, a_session, a_turn, a_user, new_id
 from tests.fixtures.databases import AnyStore
 from tests.integration.storing import a_kept_session, keep

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import FinishReason, Status, Turn, Usage
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.turns import FinishReason, Status, Turn, Usage
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
 from tests.fixtures.databases import AnyStore
 from tests.integration.storing import a_kept_session, keep

@@ -16,11 +16,12 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import End, FinishReason, Prompt, Reply, Status, Turn, Usage, User
+from chatassist.domain.model import Prompt, User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Replace
 from chatassist.domain.replies.engine import MODEL_CHARS
 from chatassist.domain.replies.lease import VALID_SECONDS
+from chatassist.domain.turns import End, FinishReason, Reply, Status, Turn, Usage
 from tests.builders import NOW, an_end
 from tests.unit.worlds import REFUSAL, Fault, World, until
 

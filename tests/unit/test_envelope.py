@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatassist.domain.errors import ChatAssistError, Internal, LlmOverloaded, TooManySends, leaves
-from chatassist.domain.model import End
 from chatassist.domain.ports.persistence import Taken
+from chatassist.domain.turns import End
 from chatassist.entrypoints.http.envelope import SENTENCES, STATUS, InvalidRequest, TurnFailed, refuse, status_of
 from tests.builders import NOW, a_session, a_turn, a_user
 

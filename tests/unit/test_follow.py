@@ -9,10 +9,11 @@ import pytest
 
 from chatassist.adapters.llm.scripted import plays
 from chatassist.domain.errors import MessageNotFound, StoreUnavailable
-from chatassist.domain.model import FinishReason, Status, Turn, User
+from chatassist.domain.model import User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace
 from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
+from chatassist.domain.turns import FinishReason, Status, Turn
 from tests.builders import a_session, a_turn, a_user, an_end, new_id
 from tests.unit.worlds import PATIENCE, REFUSAL, World, until
 

@@ -22,7 +22,7 @@ from chatassist.domain.errors import (
     TooManyReads,
     TooManySends,
 )
-from chatassist.domain.model import Draft, FinishReason, Status, Turn, User
+from chatassist.domain.model import User
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
@@ -31,6 +31,7 @@ from chatassist.domain.prompt import PromptRules
 from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
+from chatassist.domain.turns import Draft, FinishReason, Status, Turn
 from tests.builders import new_id
 from tests.unit.worlds import REFUSAL, Fault, World, until
 

@@ -12,19 +12,8 @@ from chatassist.domain.errors import (
     KeyInvalid,
     LlmTimeout,
 )
-from chatassist.domain.model import (
-    AVATAR_CHARS,
-    NICKNAME_CHARS,
-    WECHAT_PLACEHOLDER,
-    Draft,
-    End,
-    FinishReason,
-    Profile,
-    Status,
-    Usage,
-    is_clean,
-    is_id,
-)
+from chatassist.domain.model import AVATAR_CHARS, NICKNAME_CHARS, WECHAT_PLACEHOLDER, Profile, is_clean, is_id
+from chatassist.domain.turns import Draft, End, FinishReason, Status, Usage
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
 
 ID = "0193" + "a" * 28

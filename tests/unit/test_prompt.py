@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatassist.domain.model import Role, Turn, Utterance
+from chatassist.domain.model import Role, Utterance
 from chatassist.domain.prompt import PromptRules, build_prompt, estimate_tokens
+from chatassist.domain.turns import Turn
 from tests.builders import a_session, a_turn, a_user
 
 SESSION = a_session(a_user())

@@ -8,9 +8,10 @@ import pytest
 
 from chatassist.adapters.llm.scripted import plays
 from chatassist.domain.errors import StoreUnavailable
-from chatassist.domain.model import Login, Status, Turn, User
+from chatassist.domain.model import Login, User
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.replies.lease import VALID_SECONDS
+from chatassist.domain.turns import Status, Turn
 from chatassist.domain.upkeep import FORGET_INSTANCES, Job, repeat
 from tests.builders import a_login, a_session, a_turn, an_end
 from tests.unit.worlds import World, until

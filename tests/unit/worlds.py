@@ -17,7 +17,7 @@ from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
-from chatassist.domain.model import Draft, Profile, Prompt, Turn, User
+from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.moderation import Moderator
@@ -35,6 +35,7 @@ from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
+from chatassist.domain.turns import Draft, Turn
 from chatassist.domain.upkeep import Upkeep
 from tests.builders import NOW
 

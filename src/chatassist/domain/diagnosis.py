@@ -20,10 +20,11 @@ from chatassist.domain.errors import (
     LoginCodeInvalid,
     WeChatRateLimited,
 )
-from chatassist.domain.model import FinishReason, Prompt, Role, Utterance
+from chatassist.domain.model import Prompt, Role, Utterance
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.turns import FinishReason
 
 _GRACE = 1.0  # seconds that a check gets to clean up after its time is over
 # No fault of the installation: it passes by itself, or the engine wants to hear more than silence.

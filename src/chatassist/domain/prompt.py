@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatassist.domain.model import Message, Prompt, Role, Turn, Utterance
+from chatassist.domain.model import Prompt, Role, Utterance
+from chatassist.domain.turns import Message, Turn
 
 WINDOW_TURNS = 50
 """How many turns are ever looked at; the token budget usually ends it sooner."""

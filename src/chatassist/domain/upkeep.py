@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from chatassist.domain.errors import ReplyInterrupted, StoreUnavailable
-from chatassist.domain.model import End
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.lease import RENEW_SECONDS, Lease
+from chatassist.domain.turns import End
 
 log = logging.getLogger(__name__)
 

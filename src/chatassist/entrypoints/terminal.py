@@ -8,9 +8,10 @@ from contextlib import suppress
 import typer
 
 from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import Draft, End, Status, User
+from chatassist.domain.model import User
 from chatassist.domain.ports.replies import Delta, Ended, Replace
 from chatassist.domain.services import Services
+from chatassist.domain.turns import Draft, End, Status
 
 
 async def converse(services: Services, session_id: str | None) -> None:

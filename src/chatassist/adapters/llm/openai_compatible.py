@@ -33,8 +33,9 @@ from chatassist.domain.errors import (
     LlmUnavailable,
     ModelFailed,
 )
-from chatassist.domain.model import FinishReason, Prompt
+from chatassist.domain.model import Prompt
 from chatassist.domain.ports.llm import ChatModel, Chunk
+from chatassist.domain.turns import FinishReason
 
 _PATH = "/chat/completions"
 _USAGE_WAIT = 1.0  # seconds after the finish reason in which usage may still come

@@ -11,8 +11,9 @@ from chatassist.adapters.clean_text import CleanText
 from chatassist.adapters.llm.event_stream import EventStream
 from chatassist.adapters.vendor_errors import refusal_within
 from chatassist.domain.errors import LlmUnavailable
-from chatassist.domain.model import FinishReason, Usage, is_clean
+from chatassist.domain.model import is_clean
 from chatassist.domain.ports.llm import Chunk
+from chatassist.domain.turns import FinishReason, Usage
 
 _MAX_EVENT = 1024 * 1024  # bytes; also of an answer that is one document
 _MAX_TOKENS = 2**31 - 1  # beyond it a count is nonsense, and no column holds it

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from chatassist.domain.model import FinishReason, Prompt, Role
+from chatassist.domain.model import Prompt, Role
 from chatassist.domain.ports.llm import ChatModel, Chunk
+from chatassist.domain.turns import FinishReason
 
 MODEL = "scripted"
 _PIECE = 8  # characters

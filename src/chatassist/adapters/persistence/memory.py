@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import End, Login, Session, Status, Turn, User
+from chatassist.domain.model import Login, Session, User
 from chatassist.domain.ports.persistence import (
     Instances,
     Logins,
@@ -20,6 +20,7 @@ from chatassist.domain.ports.persistence import (
     Users,
     Window,
 )
+from chatassist.domain.turns import End, Status, Turn
 
 T = TypeVar("T")
 Work = Callable[[Transaction], Awaitable[T]]

@@ -22,8 +22,9 @@ from chatassist.adapters.persistence.tables import (
     turn_values,
 )
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import End, FinishReason, Session, Status, Turn
+from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Instances, Replies, Sessions, Taken, Turns, Window
+from chatassist.domain.turns import End, FinishReason, Status, Turn
 
 _ADD_SESSION = insert(SESSIONS)
 _GET_SESSION = select(SESSIONS).where(

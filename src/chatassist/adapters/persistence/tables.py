@@ -13,18 +13,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from chatassist.domain.model import (
-    FinishReason,
-    Login,
-    Message,
-    Preferences,
-    Reply,
-    Session,
-    Status,
-    Turn,
-    Usage,
-    User,
-)
+from chatassist.domain.model import Login, Preferences, Session, User
+from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
 
 QUESTION_VERSION = 0  # of a turn's rows, the user's message; replies count from 1
 FIRST_REPLY_VERSION = 1

@@ -4,14 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from chatassist.domain.model import FinishReason, Prompt, Usage
+from chatassist.domain.model import Prompt
+from chatassist.domain.turns import FinishReason, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of a reply. The last one has a finish reason; model and usage come with any, the latest counts."""
+    """A piece of a reply. The last one has a finish reason; model and usage come with any, the latest counts.
+
+    `thinking`: the model's reasoning, which is never part of the text.
+    """
 
     text: str = ""
+    thinking: str = ""
     finish_reason: FinishReason | None = None
     model: str | None = None
     usage: Usage | None = None

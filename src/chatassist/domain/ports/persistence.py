@@ -4,13 +4,14 @@ Every method may raise StoreUnavailable. Reads inside `write` see what the unit 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import End, Login, Session, Turn, User
+from chatassist.domain.model import Login, Session, User
+from chatassist.domain.turns import End, Feedback, Saved, Status, Turn
 
 T = TypeVar("T")
 
@@ -27,6 +28,15 @@ class Window:
 
     accepted: int
     turns: Sequence[Turn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One of the replies to a message."""
+
+    reply_id: str
+    number: int
+    status: Status
 
 
 class Users(ABC):
@@ -89,27 +99,42 @@ class Sessions(ABC):
         """Return a session of this user. Raises SessionNotFound."""
 
     @abstractmethod
-    async def touch(self, session_id: str, user_id: str, at: datetime) -> None:
-        """Count one more turn, and hold the session's row until the unit ends. Raises SessionNotFound.
+    async def touch(self, session_id: str, user_id: str, at: datetime, *, turns: int = 1) -> None:
+        """Count so many more turns, and hold the session's row until the unit ends. Raises SessionNotFound.
 
         The first statement of a claim: it proves ownership and makes arrivals in a session wait for each other.
         """
 
 
 class Turns(ABC):
-    """Turns: a message with its reply."""
+    """Turns: a message with its reply. Of several versions a turn shows the newest that is `good`, else the newest."""
 
     @abstractmethod
     async def add(self, turn: Turn) -> None:
         """Store a new turn. Raises Taken when the user's key is in use."""
 
     @abstractmethod
-    async def window(self, session_id: str, limit: int) -> Window:
-        """Return the session's count and its `limit` youngest turns that speak (`Turn.speaks`)."""
+    async def add_version(self, turn: Turn) -> None:
+        """Store a new version of the reply to a message that is stored. Raises Taken when the key is in use."""
+
+    @abstractmethod
+    async def window(self, session_id: str, limit: int, *, before: int | None = None) -> Window:
+        """Return the session's count and its `limit` youngest turns whose shown version speaks (`Turn.speaks`).
+
+        `before`: only turns of lower position.
+        """
 
     @abstractmethod
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
-        """Return the `limit` youngest turns whatever their state, oldest first."""
+        """Return the `limit` youngest turns whatever their state, in the version they show, oldest first."""
+
+    @abstractmethod
+    async def versions(self, session_id: str, position: int) -> Sequence[Version]:
+        """Return the versions of the reply at this position, oldest first."""
+
+    @abstractmethod
+    async def last_position(self, session_id: str) -> int:
+        """Return the position of the session's youngest turn that was not deleted; 0 if there is none."""
 
     @abstractmethod
     async def find(self, reply_id: str, user_id: str) -> Turn | None:
@@ -124,7 +149,15 @@ class Turns(ABC):
 
     @abstractmethod
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:
-        """Return the turn that was accepted under this user's key."""
+        """Return the turn that was accepted under this user's key. Raises MessageNotFound when it was deleted."""
+
+    @abstractmethod
+    async def delete(self, session_id: str, position: int, at: datetime) -> int:
+        """Erase a turn with all its versions, and return how many messages that were; keys stay until `purge`."""
+
+    @abstractmethod
+    async def purge(self, before: datetime) -> int:
+        """Drop keys of turns that were deleted before this moment, at most 1,000 a call; return how many."""
 
 
 class Replies(ABC):
@@ -133,6 +166,22 @@ class Replies(ABC):
     @abstractmethod
     async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
         """Store the end of an attempt; False (and no change) when somebody else ended it."""
+
+    @abstractmethod
+    async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
+        """Begin the next attempt of a reply that failed (`Reply.restarted`); False when it is not failed any more."""
+
+    @abstractmethod
+    async def save(self, texts: Sequence[Saved]) -> None:
+        """Store how far attempts have come; of one that does not run any more nothing changes."""
+
+    @abstractmethod
+    async def running(self, instance_id: str) -> Collection[str]:
+        """Return the ids of all replies that run under this instance."""
+
+    @abstractmethod
+    async def rate(self, reply_id: str, feedback: Feedback | None) -> None:
+        """Store what the user thinks of a reply, or that he takes it back."""
 
     @abstractmethod
     async def finish_orphans(self, now: datetime, end: End) -> int:

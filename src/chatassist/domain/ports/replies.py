@@ -1,15 +1,22 @@
 """The feed of one reply: an append-only log of numbered events that any number of doors follow."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from chatassist.domain.model import End
+from chatassist.domain.turns import End
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
     """More text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of what the model thinks, which is never part of the text."""
 
     text: str
 
@@ -29,7 +36,7 @@ class Ended:
     end: End
 
 
-Event = Delta | Replace | Ended
+Event = Delta | Thinking | Replace | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +54,30 @@ class ReplyFeed(ABC):
     async def open(self, reply_id: str, after: int) -> None:
         """Begin the feed, or begin it again: the next event has number `after` + 1, and nothing earlier is held.
 
-        Never raises: the reply is committed by then, and has to run.
+        Never raises: the reply is committed by then, and has to run. Where another process went further already,
+        readers elsewhere keep to that: the higher number wins.
         """
 
     @abstractmethod
     async def append(self, reply_id: str, *events: Event) -> int:
-        """Add events and return the last one's number. Nothing is held after an Ended but for a while."""
+        """Add events to a feed opened here, and return the last one's number. Waits for nobody, and never raises.
+
+        Nothing is held after an Ended but for a while.
+        """
 
     @abstractmethod
     async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
         """Return the events numbered above `after`, waiting up to `wait` seconds for the first.
 
-        Returns () after that much silence, and None when this feed is not held here. Where events after `after` are no
-        longer held one by one, the first event returned is a Replace with reason `resync` and all text so far.
+        Returns () after that much silence. Returns None when this feed cannot tell what comes after `after`: it is not
+        held, or ended no later than that, or what it holds begins too late. Where events after `after` are no longer
+        held one by one but their text is, the first event returned is a Replace with reason `resync` and all of it.
         """
+
+    @abstractmethod
+    async def request_stop(self, reply_id: str) -> None:
+        """Ask whichever process produces the reply to stop it. May get lost, and never raises."""
+
+    @abstractmethod
+    def stop_requests(self) -> AsyncIterator[str]:
+        """Yield the ids of replies that other processes asked to stop, without end; most are produced elsewhere."""

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from chatassist.domain.model import Draft, Message, Prompt, Reply, Session, Turn, User
+from chatassist.domain.model import Prompt, Session, User
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
+from chatassist.domain.turns import Draft, Message, Reply, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,12 +23,13 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import End, FinishReason, Prompt, Reply, Status, Turn, Usage
+from chatassist.domain.model import Prompt
 from chatassist.domain.ports.llm import ChatModel, Chunk
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import Delta, Ended, Replace, ReplyFeed
 from chatassist.domain.replies.claims import Accepted, Claim
 from chatassist.domain.replies.lease import Lease
+from chatassist.domain.turns import End, FinishReason, Reply, Status, Turn, Usage
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from chatassist.domain.errors import MessageNotFound, ReplyInterrupted
-from chatassist.domain.model import End, Status, Turn
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
 from chatassist.domain.ports.runtime import Clock
+from chatassist.domain.turns import End, Status, Turn
 
 LOOK_AGAIN = 0.5
 """Seconds between looks at the row of a reply that runs, but whose feed is not held here."""

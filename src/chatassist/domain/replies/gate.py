@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from chatassist.domain.errors import ContentBlocked, ModelUnknown, SessionNotFound
-from chatassist.domain.model import Draft, User, is_id
+from chatassist.domain.model import User, is_id
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.moderation import Moderator
+from chatassist.domain.turns import Draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from chatassist.domain.errors import IdempotencyMismatch, Limited, MessageNotFound, StoreUnavailable
-from chatassist.domain.model import Draft, Status, Turn, User, is_id
+from chatassist.domain.model import User, is_id
 from chatassist.domain.ports.persistence import Store, Taken
 from chatassist.domain.ports.replies import Numbered
 from chatassist.domain.replies.claims import SendClaims
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.follow import Follower
 from chatassist.domain.replies.gate import Gate
+from chatassist.domain.turns import Draft, Status, Turn
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import Session, Turn, User, is_id
+from chatassist.domain.model import Session, User, is_id
 from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.turns import Turn
 
 
 class SessionService:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from chatassist.domain import errors
 from chatassist.domain.errors import ChatAssistError, InvalidInput, NotFound
-from chatassist.domain.model import Turn
+from chatassist.domain.turns import Turn
 from chatassist.entrypoints.http.schemas import Wire
 
 T = TypeVar("T")

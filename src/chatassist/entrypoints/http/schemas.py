@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSche
 from pydantic.alias_generators import to_camel
 
 from chatassist.domain.audio import Transcript
-from chatassist.domain.model import Draft, FinishReason, Profile, Status, Turn, User
+from chatassist.domain.model import Profile, User
 from chatassist.domain.ports.asr import Hints
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.services.users import SignedIn
+from chatassist.domain.turns import Draft, FinishReason, Status, Turn
 
 Time = Annotated[
     datetime,

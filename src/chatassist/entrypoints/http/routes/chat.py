@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from chatassist.domain import errors
-from chatassist.domain.model import Status
+from chatassist.domain.turns import Status
 from chatassist.entrypoints.http.auth import CallerNow, Given
 from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, TurnFailed, answer
 from chatassist.entrypoints.http.middleware import StrictJsonRoute
