@@ -2,52 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import Login, Session, User
-from chatassist.domain.ports.persistence import (
-    Instances,
-    Logins,
-    Replies,
-    Sessions,
-    Store,
-    Taken,
-    Transaction,
-    Turns,
-    Users,
-    Window,
-)
-from chatassist.domain.turns import End, Status, Turn
+from chatassist.adapters.persistence.memory_chats import PURGED_AT_ONCE, MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_tables import Tables
+from chatassist.domain.model import Login, User
+from chatassist.domain.ports.persistence import Instances, Logins, Store, Taken, Transaction, Users
 
 T = TypeVar("T")
 Work = Callable[[Transaction], Awaitable[T]]
 
-_PURGED_AT_ONCE = 1000
-
-
-@dataclass(kw_only=True)
-class Tables:
-    """Everything kept, by id, and what the unique indexes of SQL are. All values are immutable: a copy is shallow."""
-
-    users: dict[str, User] = field(default_factory=dict)
-    openids: dict[str, str] = field(default_factory=dict)  # openid → user id
-    logins: dict[str, Login] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
-    turns: dict[str, Turn] = field(default_factory=dict)  # by the reply's id
-    order: dict[str, tuple[str, ...]] = field(default_factory=dict)  # session id → reply ids by position
-    keys: dict[tuple[str, str], str] = field(default_factory=dict)  # user id, key → reply id
-    instances: dict[str, datetime] = field(default_factory=dict)
-
-    def copy(self) -> "Tables":
-        """Return tables of their own for a unit of work."""
-        return Tables(**{table.name: dict(getattr(self, table.name)) for table in fields(self)})
-
 
 class MemoryStore(Store):
-    """One writer at a time, on a copy that replaces the original when the unit succeeds."""
+    """One writer at a time, on tables over the kept ones that are merged into them when the unit succeeds."""
 
     def __init__(self) -> None:
         self._tables = Tables()
@@ -67,14 +36,18 @@ class MemoryStore(Store):
 
     async def _commit(self, work: Work[T]) -> T:
         async with self._turn:
-            tables = self._tables.copy()
-            result = await work(_transaction(tables))
-            self._tables = tables
+            tables = self._tables.overlaid()
+            result = await work(transaction_on(tables))
+            tables.merge()
+            self._merged(tables)
             return result
+
+    def _merged(self, changes: Tables) -> None:
+        """Do what a kind of this store does after a unit of work."""
 
     async def read(self, query: Work[T]) -> T:
         """Run `query` on what was last committed."""
-        return await query(_transaction(self._tables))
+        return await query(transaction_on(self._tables))
 
     async def check(self) -> None:
         """Find nothing wrong, ever."""
@@ -143,103 +116,12 @@ class MemoryLogins(Logins):
     async def purge(self, before: datetime) -> int:
         """Drop expired logins."""
         expired = [login for login in self._tables.logins.values() if login.expires_at < before]
-        self._drop(expired[:_PURGED_AT_ONCE])
-        return min(len(expired), _PURGED_AT_ONCE)
+        self._drop(expired[:PURGED_AT_ONCE])
+        return min(len(expired), PURGED_AT_ONCE)
 
     def _drop(self, logins: Sequence[Login]) -> None:
         for login in logins:
             del self._tables.logins[login.id]
-
-
-class MemorySessions(Sessions):
-    """`Sessions` in a dictionary."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def add(self, session: Session) -> None:
-        """Store a new session."""
-        self._tables.sessions[session.id] = session
-
-    async def get(self, session_id: str, user_id: str) -> Session:
-        """Return a session of this user."""
-        session = self._tables.sessions.get(session_id)
-        if session is None or session.user_id != user_id:
-            raise SessionNotFound
-        return session
-
-    async def touch(self, session_id: str, user_id: str, at: datetime) -> None:
-        """Count one more turn; the store's lock already keeps other writers out."""
-        session = await self.get(session_id, user_id)
-        self._tables.sessions[session_id] = replace(session, turns=session.turns + 1, updated_at=at)
-
-
-class MemoryTurns(Turns):
-    """`Turns` in dictionaries."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def add(self, turn: Turn) -> None:
-        """Store a new turn."""
-        tables, session_id, reply = self._tables, turn.message.session_id, turn.reply
-        if reply.key is not None:
-            if (turn.message.user_id, reply.key) in tables.keys:
-                raise Taken("the key has a turn")
-            tables.keys[turn.message.user_id, reply.key] = reply.id
-        tables.turns[reply.id] = turn
-        known = (*tables.order.get(session_id, ()), reply.id)
-        tables.order[session_id] = tuple(sorted(known, key=lambda one: tables.turns[one].message.position))
-
-    async def window(self, session_id: str, limit: int) -> Window:
-        """Return the session's count and its youngest turns that speak."""
-        session = self._tables.sessions.get(session_id)
-        spoken = [turn for turn in self._of(session_id) if turn.speaks]
-        return Window(accepted=session.turns if session else 0, turns=_last(spoken, limit) if session else [])
-
-    async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
-        """Return the youngest turns."""
-        return _last(self._of(session_id), limit)
-
-    async def find(self, reply_id: str, user_id: str) -> Turn | None:
-        """Return the turn of a reply."""
-        turn = self._tables.turns.get(reply_id)
-        return turn if turn and turn.message.user_id == user_id else None
-
-    async def find_settled(self, reply_id: str, user_id: str) -> Turn | None:
-        """Return the turn of a reply; the store's lock already keeps other writers out."""
-        return await self.find(reply_id, user_id)
-
-    async def find_by_key(self, key: str, user_id: str) -> Turn | None:
-        """Return the turn of a key."""
-        return self._tables.turns.get(self._tables.keys.get((user_id, key), ""))
-
-    def _of(self, session_id: str) -> list[Turn]:
-        return [self._tables.turns[reply_id] for reply_id in self._tables.order.get(session_id, ())]
-
-
-class MemoryReplies(Replies):
-    """The replies inside the turns."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
-        """Store an end, if the attempt still runs."""
-        turn = self._tables.turns.get(reply_id)
-        if turn is None or turn.reply.attempt != attempt or turn.reply.status is not Status.RUNNING:
-            return False
-        self._tables.turns[reply_id] = replace(turn, reply=turn.reply.ended(end))
-        return True
-
-    async def finish_orphans(self, now: datetime, end: End) -> int:
-        """End what runs on instances that are not alive."""
-        alive = {instance for instance, until in self._tables.instances.items() if until > now}
-        running = (turn.reply for turn in self._tables.turns.values() if turn.reply.status is Status.RUNNING)
-        orphans = [reply for reply in running if reply.instance_id not in alive]
-        for reply in orphans:
-            await self.finish(reply.id, reply.attempt, end)
-        return len(orphans)
 
 
 class MemoryInstances(Instances):
@@ -269,11 +151,8 @@ class MemoryInstances(Instances):
         return len(over)
 
 
-def _last(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
-    return turns[max(len(turns) - limit, 0) :]
-
-
-def _transaction(tables: Tables) -> Transaction:
+def transaction_on(tables: Tables) -> Transaction:
+    """Return the view of these tables that a unit of work is given."""
     return Transaction(
         users=MemoryUsers(tables),
         logins=MemoryLogins(tables),

@@ -6,7 +6,7 @@ waits for them.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,7 @@ class _Log:
     text: list[str] = field(default_factory=list)
     events: deque[Numbered] = field(default_factory=lambda: deque(maxlen=HELD_EVENTS))
     waiters: set[asyncio.Future[None]] = field(default_factory=set)
+    ended: bool = False
 
     def add(self, event: Event) -> None:
         self.last += 1
@@ -41,6 +42,12 @@ class _Log:
                 self.text.append(text)
             case Replace(content):
                 self.text = [content]
+            case Ended():
+                self.ended = True
+
+    def tells(self, after: int) -> bool:
+        """Whether something comes after `after`, or may come."""
+        return not self.ended or after < self.last
 
     def since(self, after: int) -> Sequence[Numbered]:
         if after >= self.last or not self.events:
@@ -86,26 +93,38 @@ class MemoryReplyFeed(ReplyFeed):
             earlier.wake()
 
     async def append(self, reply_id: str, *events: Event) -> int:
-        """Add events and wake whoever waits."""
-        log = self._logs[reply_id]
+        """Add events and wake whoever waits; what ended stays as it is until it is opened again."""
+        log = self._logs.get(reply_id)
+        if log is None or log.ended:
+            return log.last if log else 0
         for event in events:
             log.add(event)
         log.wake()
-        if isinstance(events[-1], Ended):
+        if log.ended:
             self._retire(reply_id, log)
         return log.last
 
     async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
         """Return what came after `after`, waiting for it if need be."""
         log = self._logs.get(reply_id)
-        if log is None:
-            return None
         now = asyncio.get_running_loop().time
         until = now() + wait
-        while not (found := log.since(after)) and (left := until - now()) > 0:
+        while log is not None and log.tells(after):
+            found = log.since(after)
+            left = until - now()
+            if found or left <= 0:
+                return found
             await self._news(log, left)
             log = self._logs.get(reply_id, log)
-        return found
+        return None
+
+    async def request_stop(self, reply_id: str) -> None:
+        """Ask nobody: no other process can be reached from here."""
+
+    async def stop_requests(self) -> AsyncIterator[str]:
+        """Yield nothing, without end."""
+        await asyncio.get_running_loop().create_future()
+        yield ""  # never reached: it makes this a generator
 
     async def _news(self, log: _Log, wait: float) -> None:
         """Return when something is appended or the time is over; a plain future is half the price of a timeout."""

@@ -62,7 +62,7 @@ class ReplyFeed(ABC):
     async def append(self, reply_id: str, *events: Event) -> int:
         """Add events to a feed opened here, and return the last one's number. Waits for nobody, and never raises.
 
-        Nothing is held after an Ended but for a while.
+        After an Ended nothing is added until the feed is opened again, and what there is is held for a while only.
         """
 
     @abstractmethod

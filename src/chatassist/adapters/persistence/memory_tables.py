@@ -1,0 +1,95 @@
+"""What the memory store keeps, and the copy of it that a unit of work writes to."""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from chatassist.domain.model import Login, Session, User
+from chatassist.domain.turns import Turn
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Overlay(MutableMapping[K, V], Generic[K, V]):
+    """A mapping over another one that stays as it is until `merge`: what a unit costs does not grow with what is kept."""
+
+    def __init__(self, below: MutableMapping[K, V]) -> None:
+        self._below = below
+        self._new: dict[K, V] = {}
+        self._gone: set[K] = set()
+
+    def __getitem__(self, key: K) -> V:
+        if key in self._new:
+            return self._new[key]
+        if key in self._gone:
+            raise KeyError(key)
+        return self._below[key]
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._new[key] = value
+        self._gone.discard(key)
+
+    def __delitem__(self, key: K) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._new.pop(key, None)
+        if key in self._below:
+            self._gone.add(key)
+
+    def __iter__(self) -> Iterator[K]:
+        yield from [key for key in self._below if key not in self._gone and key not in self._new]
+        yield from list(self._new)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def changed(self) -> Sequence[K]:
+        """The keys that have a new value."""
+        return tuple(self._new)
+
+    def merge(self) -> None:
+        """Change the mapping below as this one was changed."""
+        for key in self._gone:
+            self._below.pop(key, None)
+        self._below.update(self._new)
+
+
+def _table() -> MutableMapping[K, V]:
+    return {}
+
+
+@dataclass(kw_only=True)
+class Tables:
+    """Everything kept, by id, and what the unique indexes of SQL are. All values are immutable."""
+
+    users: MutableMapping[str, User] = field(default_factory=_table)
+    openids: MutableMapping[str, str] = field(default_factory=_table)  # openid → user id
+    logins: MutableMapping[str, Login] = field(default_factory=_table)
+    sessions: MutableMapping[str, Session] = field(default_factory=_table)
+    turns: MutableMapping[str, Turn] = field(default_factory=_table)  # by the reply's id
+    order: MutableMapping[str, tuple[str, ...]] = field(default_factory=_table)
+    """Session id → reply ids by position and version."""
+    keys: MutableMapping[tuple[str, str], str] = field(default_factory=_table)  # user id, key → reply id
+    spent: MutableMapping[tuple[str, str], datetime] = field(default_factory=_table)
+    """User id, key → when its turn was deleted."""
+    instances: MutableMapping[str, datetime] = field(default_factory=_table)
+
+    def overlaid(self) -> "Tables":
+        """Return tables for a unit of work, over these."""
+        return Tables(**{table.name: Overlay(getattr(self, table.name)) for table in fields(self)})
+
+    @property
+    def changed_sessions(self) -> Sequence[str]:
+        """Of `overlaid` tables: the sessions that were added or changed."""
+        assert isinstance(self.sessions, Overlay)  # noqa: S101 - as `overlaid` made them
+        return self.sessions.changed
+
+    def merge(self) -> None:
+        """Carry what `overlaid` tables were changed to into those below."""
+        for table in fields(self):
+            overlay = getattr(self, table.name)
+            assert isinstance(overlay, Overlay)  # noqa: S101 - as `overlaid` made them
+            overlay.merge()
