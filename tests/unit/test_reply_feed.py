@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from chatassist.adapters.replies.memory import HELD_ENDED, HELD_EVENTS, HELD_SECONDS, MemoryReplyFeed
+from chatassist.adapters.replies.log import HELD_EVENTS
+from chatassist.adapters.replies.memory import HELD_ENDED, HELD_SECONDS, MemoryReplyFeed
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
 from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
 from tests.builders import an_end, new_id
