@@ -3,6 +3,8 @@
 pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.logs",
+    "tests.fixtures.redis",
+    "tests.fixtures.reply_feeds",
     "tests.fixtures.service",
     "tests.fixtures.speech",
     "tests.fixtures.vendor",

@@ -96,6 +96,9 @@ class RedisLink:
                 raise RedisAway("Redis is away")
             try:
                 yield
+            except RedisInDoubt as error:
+                self._lost(error)
+                raise
             except Exception as error:
                 if not isinstance(error, self._unreachable):
                     raise
@@ -105,11 +108,14 @@ class RedisLink:
         """Return our word for a failure, and tell everybody if it is not only this command's."""
         if _is_refusal(error):
             return RedisRefused(_first_word(error))
+        self._lost(error)
+        return RedisAway(f"Redis is away: {type(error).__name__}")
+
+    def _lost(self, error: Exception) -> None:
         if self.up:
             self._up.clear()
             log.warning("redis is away", extra={"detail": type(error).__name__})
             self._probe = asyncio.create_task(self._until_back())
-        return RedisAway(f"Redis is away: {type(error).__name__}")
 
     def _judged(self, answer: Any) -> Any:
         if not isinstance(answer, Exception):
@@ -168,7 +174,8 @@ def open_redis(url: str, *, patience: float = PATIENCE) -> RedisLink:
     """
     if find_spec("redis") is None:
         raise ValueError("the package redis is not installed; install chatassist[redis]")
-    from redis import asyncio as client, exceptions  # noqa: PLC0415 - an extra, and 160 ms
+    from redis import asyncio as client  # noqa: PLC0415 - an extra, and 160 ms
+    from redis import exceptions  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
