@@ -113,7 +113,7 @@ _WINDOW = _youngest(
         ~exists().where(_OF_THE_SAME_TURN, _NEWER, _is_good(_OTHER)),
     )
 )
-_AT = (MESSAGES.c.session_id == bindparam("session_id"), MESSAGES.c.position == bindparam("at_position"))
+_AT = (MESSAGES.c.session_id == bindparam("in_session"), MESSAGES.c.position == bindparam("at_position"))
 _VERSIONS = (
     select(MESSAGES.c.id, MESSAGES.c.version, MESSAGES.c.status)
     .where(*_AT, MESSAGES.c.version > QUESTION_VERSION, MESSAGES.c.status != DELETED)
@@ -201,7 +201,7 @@ class SqlTurns(Turns):
 
     async def versions(self, session_id: str, position: int) -> Sequence[Version]:
         """Return the versions at a position."""
-        rows = (await self._db.execute(_VERSIONS, {"session_id": session_id, "at_position": position})).all()
+        rows = (await self._db.execute(_VERSIONS, {"in_session": session_id, "at_position": position})).all()
         return [Version(reply_id=reply_id, number=number, status=Status(status)) for reply_id, number, status in rows]
 
     async def last_position(self, session_id: str) -> int:
@@ -227,7 +227,7 @@ class SqlTurns(Turns):
 
     async def delete(self, session_id: str, position: int, at: datetime) -> int:
         """Erase what has no key, and empty what has one."""
-        sought = {"session_id": session_id, "at_position": position}
+        sought = {"in_session": session_id, "at_position": position}
         if not (versions := await self.versions(session_id, position)):
             return 0
         await self._db.execute(_ERASE, sought)
