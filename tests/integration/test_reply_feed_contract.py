@@ -8,7 +8,7 @@ import pytest
 from chatassist.adapters.replies.log import HELD_EVENTS
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.ports.replies import Delta, Numbered, Replace, ReplyFeed
-from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
+from chatassist.domain.turns import NUMBERS_PER_ATTEMPT
 from tests.builders import new_id
 from tests.fixtures.reply_feeds import ENDED, letters, now, numbered, reading, text_of
 

@@ -11,7 +11,7 @@ from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import FinishReason, Status, Turn, Usage
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
-from tests.fixtures.databases import AnyStore
+from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep
 
 SECOND = timedelta(seconds=1)
@@ -28,6 +28,7 @@ async def finish(store: AnyStore, turn: Turn, attempt: int = 0, content: str | N
 # --- Conversations --------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     session = await a_kept_session(store)
     later = NOW + timedelta(microseconds=1)
@@ -44,6 +45,7 @@ async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     assert await store.read(lambda tx: tx.sessions.get(session.id, session.user_id)) == touched
 
 
+@in_redis_too
 @pytest.mark.parametrize(
     "text", ["👍" * 64_000, "  two blanks, a tab and a line\t\n  ", "'; DROP TABLE users; -- %s :x \\"]
 )
@@ -57,6 +59,7 @@ async def test_any_text_and_every_field_comes_back_as_it_was_stored(store: AnySt
     assert await turn_of(store, turn) == replace(turn, reply=turn.reply.ended(end))
 
 
+@in_redis_too
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnyStore, commits: bool) -> None:
     """After a lost COMMIT nobody may conclude that there is no turn, while the server is still about to commit it."""
@@ -80,6 +83,7 @@ async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnySto
     assert ((await asyncio.gather(writing, return_exceptions=True))[0] is None) == commits
 
 
+@in_redis_too
 async def test_a_turn_is_found_by_its_owner_alone_and_never_by_its_question(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await keep(store, turn := a_turn(session, key="k"))
@@ -89,11 +93,13 @@ async def test_a_turn_is_found_by_its_owner_alone_and_never_by_its_question(stor
     assert await store.read(lambda tx: tx.turns.find_by_key("K", session.user_id)) is None
 
 
+@in_redis_too
 async def test_a_key_is_free_for_every_user_and_turns_without_one_never_collide(store: AnyStore) -> None:
     for session in (await a_kept_session(store), await a_kept_session(store)):
         await keep(store, a_turn(session, 1, key="same"), a_turn(session, 2), a_turn(session, 3))
 
 
+@in_redis_too
 async def test_the_window_holds_the_youngest_turns_that_speak_oldest_first(store: AnyStore) -> None:
     session = await a_kept_session(store)
     states: list[dict[str, Any]] = [
@@ -118,6 +124,7 @@ async def test_the_window_holds_the_youngest_turns_that_speak_oldest_first(store
     assert await store.read(lambda tx: tx.turns.latest(session.id, 99)) == turns
 
 
+@in_redis_too
 async def test_the_window_of_a_silent_session_counts_and_that_of_none_is_empty(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, NOW))
@@ -131,6 +138,7 @@ async def test_the_window_of_a_silent_session_counts_and_that_of_none_is_empty(s
 # --- Ends -----------------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_an_attempt_ends_once_and_only_by_its_own_number(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store), attempt=1, content="so far"))
     assert not await finish(store, turn, attempt=0)
@@ -144,6 +152,7 @@ async def test_an_attempt_ends_once_and_only_by_its_own_number(store: AnyStore) 
     assert await turn_of(store, turn) == ended
 
 
+@in_redis_too
 async def test_of_many_that_end_one_attempt_exactly_one_succeeds(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store)))
     assert sum(await asyncio.gather(*(finish(store, turn, content=f"by {n}") for n in range(10)))) == 1

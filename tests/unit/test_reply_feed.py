@@ -10,7 +10,7 @@ import pytest
 from chatassist.adapters.replies.log import HELD_EVENTS
 from chatassist.adapters.replies.memory import HELD_ENDED, HELD_SECONDS, MemoryReplyFeed
 from chatassist.domain.ports.replies import Delta, Numbered
-from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
+from chatassist.domain.turns import NUMBERS_PER_ATTEMPT
 from tests.builders import new_id
 from tests.fixtures.reply_feeds import ENDED, PATIENCE, letters, now, numbered, reading
 from tests.unit.worlds import until

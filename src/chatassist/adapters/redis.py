@@ -5,8 +5,8 @@ Nobody waits for a Redis that is away: the first failure is told to all, and one
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -95,7 +95,8 @@ class RedisLink:
             if not self.up:
                 raise RedisAway("Redis is away")
             try:
-                yield
+                with _cancellable():
+                    yield
             except RedisInDoubt as error:
                 self._lost(error)
                 raise
@@ -131,7 +132,8 @@ class RedisLink:
             await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
             try:
-                await self._client.execute_command(*_WRITE)
+                with _cancellable():
+                    await self._client.execute_command(*_WRITE)
             except self._unreachable:
                 continue
             self._up.set()
@@ -192,6 +194,18 @@ def open_redis(url: str, *, patience: float = PATIENCE) -> RedisLink:
         raise ValueError("it is no address of a Redis") from error
     unreachable = (OSError, exceptions.RedisError)
     return RedisLink(client.Redis.from_pool(pool), unreachable=unreachable, changed=exceptions.WatchError)
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Let no cancellation get lost: redis-py writes under `asyncio.wait_for`, which in Python 3.11 may swallow one."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _is_refusal(error: Exception) -> bool:
