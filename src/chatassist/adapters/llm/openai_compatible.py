@@ -14,7 +14,7 @@ from typing import cast
 import httpx2
 import openai
 
-from chatassist.adapters.http import open_client
+from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.adapters.openai_client import (
     FOREIGN,
@@ -71,7 +71,7 @@ class OpenAiCompatibleChatModel(ChatModel):
         options = options or Options()
         self._model = model
         self._max_body = options.max_body
-        http = open_client(read_timeout=idle_timeout, max_connections=options.max_connections)
+        http = open_vendor_client(read_timeout=idle_timeout, max_connections=options.max_connections)
         self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
         self._optional: dict[str, object] = {"stream_options": {"include_usage": True}}
         if options.temperature is not None:
