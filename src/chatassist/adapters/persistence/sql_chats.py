@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.failures import is_duplicate
+from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import (
     INSTANCES,
     MESSAGES,
@@ -29,7 +30,7 @@ _ADD_SESSION = insert(SESSIONS)
 _GET_SESSION = select(SESSIONS).where(
     SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id")
 )
-_TOUCH_SESSION = (
+_TOUCH_SESSION = Prepared(
     update(SESSIONS)
     .where(SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id"))
     .values(turns=SESSIONS.c.turns + 1, updated_at=bindparam("at"))
@@ -51,7 +52,7 @@ _TURNS = (
 _FIND_TURN = _TURNS.where(_REPLY.c.id == bindparam("reply_id"), _REPLY.c.user_id == bindparam("owner_id"))
 _FIND_SETTLED_TURN = _FIND_TURN.with_for_update()  # waits for an uncommitted insert; SQLite has one writer anyway
 _FIND_TURN_BY_KEY = _TURNS.where(_REPLY.c.client_key == bindparam("key"), _REPLY.c.user_id == bindparam("owner_id"))
-_ADD_TURN = insert(MESSAGES)
+_ADD_TURN = Prepared(insert(MESSAGES), *MESSAGES.c.keys())
 
 
 def _youngest(turns: Select[Any]) -> Select[Any]:
@@ -68,13 +69,15 @@ _COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id")
 _ENDED_WELL: list[ColumnElement[str]] = [
     literal_column(f"'{status.value}'") for status in (Status.COMPLETE, Status.STOPPED)
 ]
-_WINDOW = _youngest(
-    # What `Turn.speaks` says. The length, because MySQL holds a text of blanks to equal ''. No derived table: with its
-    # long texts MariaDB would write it to disk.
-    _TURNS.add_columns(_COUNT.scalar_subquery()).where(
-        _REPLY.c.status.in_(_ENDED_WELL),
-        func.length(_REPLY.c.content) > 0,
-        func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
+_WINDOW = Prepared(
+    _youngest(
+        # What `Turn.speaks` says. The length, because MySQL holds a text of blanks to equal ''. No derived table: with
+        # its long texts MariaDB would write it to disk.
+        _TURNS.add_columns(_COUNT.scalar_subquery()).where(
+            _REPLY.c.status.in_(_ENDED_WELL),
+            func.length(_REPLY.c.content) > 0,
+            func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
+        )
     )
 )
 
@@ -89,13 +92,16 @@ def _ending(rows: Update) -> dict[bool, Update]:
     return {True: rows.values(new), False: rows.values(new | {"content": text})}
 
 
-_FINISH = _ending(
-    update(MESSAGES).where(
-        MESSAGES.c.id == bindparam("reply_id"),
-        MESSAGES.c.attempt == bindparam("this_attempt"),
-        MESSAGES.c.status == Status.RUNNING.value,
-    )
-)
+_FINISH = {
+    keeps: Prepared(statement)
+    for keeps, statement in _ending(
+        update(MESSAGES).where(
+            MESSAGES.c.id == bindparam("reply_id"),
+            MESSAGES.c.attempt == bindparam("this_attempt"),
+            MESSAGES.c.status == Status.RUNNING.value,
+        )
+    ).items()
+}
 _FINISH_ORPHANS = _ending(
     update(MESSAGES).where(MESSAGES.c.status == Status.RUNNING.value, MESSAGES.c.instance_id.not_in(_ALIVE))
 )
@@ -129,7 +135,7 @@ class SqlSessions(Sessions):
     async def touch(self, session_id: str, user_id: str, at: datetime) -> None:
         """Count one more turn; the UPDATE locks the row until the unit ends."""
         known = {"session_id": session_id, "owner_id": user_id, "at": at}
-        if not (await self._db.execute(_TOUCH_SESSION, known)).rowcount:
+        if not await _TOUCH_SESSION.change(self._db, known):
             raise SessionNotFound
 
 
@@ -142,7 +148,7 @@ class SqlTurns(Turns):
     async def add(self, turn: Turn) -> None:
         """Store both rows in one statement: the drivers fold a list of rows into one INSERT."""
         try:
-            await self._db.execute(_ADD_TURN, turn_values(turn))
+            await _ADD_TURN.change(self._db, *turn_values(turn))
         except IntegrityError as error:
             if is_duplicate(error, "user_id", "client_key"):
                 raise Taken("the key has a turn") from error
@@ -150,7 +156,7 @@ class SqlTurns(Turns):
 
     async def window(self, session_id: str, limit: int) -> Window:
         """Return count and turns; where none speaks, the count has to be asked for by itself."""
-        rows = (await self._db.execute(_WINDOW, {"session_id": session_id, "limit": limit})).all()
+        rows = await _WINDOW.rows(self._db, {"session_id": session_id, "limit": limit})
         if not rows:
             return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, turns=())
         return Window(accepted=rows[0][-1], turns=[as_turn(row[:-1]) for row in reversed(rows)])
@@ -185,8 +191,7 @@ class SqlReplies(Replies):
     async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
         """Store an end, if the attempt still runs."""
         fence = {"reply_id": reply_id, "this_attempt": attempt}
-        statement = _FINISH[end.content is None]
-        return bool((await self._db.execute(statement, fence | _end_values(end))).rowcount)
+        return bool(await _FINISH[end.content is None].change(self._db, fence | _end_values(end)))
 
     async def finish_orphans(self, now: datetime, end: End) -> int:
         """End what runs on instances that are not alive."""
