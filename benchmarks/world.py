@@ -21,17 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from benchmarks.script import TEXT
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.persistence.engine import database_url, open_engine
+from chatassist.adapters.persistence.mapping import login_values, session_values, turn_values, user_values
 from chatassist.adapters.persistence.migrate import migrate
-from chatassist.adapters.persistence.tables import (
-    LOGINS,
-    MESSAGES,
-    SESSIONS,
-    USERS,
-    login_values,
-    session_values,
-    turn_values,
-    user_values,
-)
+from chatassist.adapters.persistence.tables import LOGINS, MESSAGES, SESSIONS, USERS
 from chatassist.domain.model import Login, Session, User
 from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
 from tests.fixtures.mariadb import MariaDbServer, install, installed

@@ -28,7 +28,7 @@ from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
-from chatassist.domain.replies.claims import SendClaims
+from chatassist.domain.replies.claiming import Claims
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.turns import Draft, FinishReason, Status, Turn
@@ -505,19 +505,19 @@ async def test_a_reply_is_shown_while_it_grows_and_after_its_end(world: World, a
     await until(lambda: world.vendor.speaking)
     await asyncio.sleep(0)
 
-    growing = await world.messages.get(anna, sent.turn.reply.id)
+    growing = await world.get(anna, sent.turn.reply.id)
 
     assert (growing.reply.status, growing.reply.content) == (Status.RUNNING, "half")
     go_on.set()
     ended = await world.end_of(growing)
-    assert await world.messages.get(anna, sent.turn.reply.id) == ended
+    assert await world.get(anna, sent.turn.reply.id) == ended
 
 
 async def test_a_blocked_reply_is_shown_as_its_refusal(world: World, anna: User) -> None:
     world.vendor.script = plays("some of it", Chunk(finish_reason=FinishReason.BLOCKED))
     turn = await world.ask(anna)
 
-    assert (await world.messages.get(anna, turn.reply.id)).reply.content == REFUSAL
+    assert (await world.get(anna, turn.reply.id)).reply.content == REFUSAL
 
 
 async def test_the_events_of_a_turn_tell_its_whole_reply(world: World, anna: User) -> None:
@@ -532,21 +532,21 @@ async def test_what_is_not_a_reply_of_the_user_is_not_found(world: World, anna: 
     turn = await world.ask(boris)
     for reply_id in (turn.reply.id, turn.message.id, turn.message.session_id, new_id(), "garbage", ""):
         with pytest.raises(MessageNotFound):
-            await world.messages.get(anna, reply_id)
+            await world.get(anna, reply_id)
     with pytest.raises(MessageNotFound):  # a question is not a reply, not even one's own
-        await world.messages.get(boris, turn.message.id)
+        await world.get(boris, turn.message.id)
 
 
 async def test_reading_is_limited_per_user() -> None:
     async with World(limits={Rule.READS: 1}) as world:
         anna, boris = await world.somebody("anna"), await world.somebody("boris")
         turn = await world.ask(anna)
-        await world.messages.get(anna, turn.reply.id)
+        await world.get(anna, turn.reply.id)
 
         with pytest.raises(TooManyReads):
-            await world.messages.get(anna, turn.reply.id)
+            await world.get(anna, turn.reply.id)
         with pytest.raises(MessageNotFound):
-            await world.messages.get(boris, turn.reply.id)
+            await world.get(boris, turn.reply.id)
 
 
 async def test_a_sessions_latest_turns_are_the_youngest_oldest_first(world: World, anna: User) -> None:

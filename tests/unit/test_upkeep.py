@@ -55,7 +55,7 @@ async def a_process(world: World, lives: float) -> str:
 async def test_a_reader_sees_an_orphan_as_interrupted_and_says_so_for_good(world: World, anna: User) -> None:
     orphan = await left_running(world, anna, await a_process(world, lives=0))
 
-    seen = await world.messages.get(anna, orphan.reply.id)
+    seen = await world.get(anna, orphan.reply.id)
 
     assert (seen.reply.status, seen.reply.reason, seen.reply.content) == (
         Status.FAILED,
@@ -68,13 +68,13 @@ async def test_a_reader_sees_an_orphan_as_interrupted_and_says_so_for_good(world
 async def test_a_reply_of_a_process_that_nobody_knows_is_an_orphan(world: World, anna: User) -> None:
     orphan = await left_running(world, anna, "never heard of")
 
-    assert (await world.messages.get(anna, orphan.reply.id)).reply.reason == "reply_interrupted"
+    assert (await world.get(anna, orphan.reply.id)).reply.reason == "reply_interrupted"
 
 
 async def test_a_reply_of_a_living_process_is_left_alone(world: World, anna: User) -> None:
     turn = await left_running(world, anna, await a_process(world, lives=0.001))
 
-    assert (await world.messages.get(anna, turn.reply.id)) == turn
+    assert (await world.get(anna, turn.reply.id)) == turn
     await world.upkeep.reap()
     assert await world.kept(turn) == turn
 
@@ -82,7 +82,7 @@ async def test_a_reply_of_a_living_process_is_left_alone(world: World, anna: Use
 async def test_the_first_reader_writes_and_the_others_see_what_it_wrote(world: World, anna: User) -> None:
     orphan = await left_running(world, anna, "vanished")
 
-    seen = await asyncio.gather(*(world.messages.get(anna, orphan.reply.id) for _ in range(5)))
+    seen = await asyncio.gather(*(world.get(anna, orphan.reply.id) for _ in range(5)))
 
     assert all(turn == seen[0] for turn in seen)
     assert seen[0] == await world.kept(orphan)
@@ -133,7 +133,7 @@ async def test_released_replies_are_orphans_at_once(world: World, anna: User) ->
 
     await world.lease.release()
 
-    assert (await world.messages.get(anna, turn.reply.id)).reply.reason == "reply_interrupted"
+    assert (await world.get(anna, turn.reply.id)).reply.reason == "reply_interrupted"
 
 
 # --- Purging --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
+from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
@@ -25,13 +26,17 @@ from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Ended, Event
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
-from chatassist.domain.replies.claims import SendClaims
+from chatassist.domain.replies.claiming import Claims
+from chatassist.domain.replies.ends import Ends
 from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
 from chatassist.domain.replies.follow import Follower
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
+from chatassist.domain.replies.stop import Stopper
+from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageService, Sent
+from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
@@ -225,22 +230,24 @@ class World:
         self.moderator = WordList(*refused_words)
         self.limiter = MemoryLimiter(limits or {}, monotonic=lambda: int(self.clock.now.timestamp() * 1_000_000_000))
         runtime = Runtime(self.clock, self.ids)
-        self.lease = Lease(self.store, runtime)
+        self.lease = Lease(self.store, runtime, retry=0)
+        self.unsaved: EphemeralStore = beside.unsaved if beside else EphemeralStore(self.clock)
+        self.stores = Stores(self.store, self.unsaved)
+        self.ends = Ends(self.stores, self.feed, self.lease)
         self.engine = ReplyEngine(
-            self.store,
+            self.stores,
             self.feed,
             self.vendor,
             lease=self.lease,
-            rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL, store_retry=0),
+            ends=self.ends,
+            rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL),
         )
-        self.follower = Follower(self.store, self.feed, self.clock, look_again=0.001)
-        self.messages = MessageService(
-            self.store,
-            self.engine,
-            self.follower,
-            gate=Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models)),
-            claims=SendClaims(self.store, runtime, prompt or PromptRules()),
-        )
+        self.follower = Follower(self.stores, self.feed, self.lease, self.ends, look_again=0.001)
+        self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
+        claims = Claims(self.stores, runtime, prompt or PromptRules())
+        self.messages = MessageService(self.stores, self.engine, self.follower, gate=self.gate, claims=claims)
+        stopper = Stopper(self.stores, self.engine, self.follower, feed=self.feed, ends=self.ends)
+        self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
@@ -251,6 +258,7 @@ class World:
             users=self.users,
             sessions=self.sessions,
             messages=self.messages,
+            replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
         )
 
@@ -275,6 +283,10 @@ class World:
         """Send a message and wait for the end of its reply."""
         return await self.end_of((await self.send(user, text, **draft)).turn)
 
+    async def get(self, user: User, reply_id: str) -> Turn:
+        """Return a reply as its user sees it now."""
+        return (await self.replies.get(user, reply_id)).turn
+
     async def end_of(self, turn: Turn) -> Turn:
         """Return the turn once its reply has ended."""
         return await self.messages.settle(turn, PATIENCE)
@@ -285,4 +297,4 @@ class World:
 
     async def events(self, turn: Turn) -> list[Event]:
         """Return all events of a turn's reply, to the last."""
-        return [numbered.event async for numbered in self.messages.events(turn)]
+        return [numbered.event async for batch in self.replies.events(turn) for numbered in batch]

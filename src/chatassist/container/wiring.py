@@ -25,6 +25,7 @@ from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel,
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
+from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.wechat import WeChatApi
@@ -34,13 +35,17 @@ from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
-from chatassist.domain.replies.claims import SendClaims
+from chatassist.domain.replies.claiming import Claims
+from chatassist.domain.replies.ends import Ends
 from chatassist.domain.replies.engine import ReplyEngine, ReplyRules
 from chatassist.domain.replies.follow import Follower
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
+from chatassist.domain.replies.stop import Stopper
+from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
@@ -176,6 +181,8 @@ class Container(containers.DeclarativeContainer):
 
     database = providers.Singleton(_database, settings)
     store = providers.Singleton(SqlStore, database)
+    unsaved_store = providers.Singleton(EphemeralStore, runtime.provided.clock)
+    stores = providers.Singleton(Stores, store, unsaved_store)
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(_tokens, settings, runtime)
@@ -186,13 +193,16 @@ class Container(containers.DeclarativeContainer):
 
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
-    engine = providers.Singleton(ReplyEngine, store, feed, model, lease=lease, rules=reply_rules)
-    follower = providers.Singleton(Follower, store, feed, runtime.provided.clock)
+    ends = providers.Singleton(Ends, stores, feed, lease)
+    engine = providers.Singleton(ReplyEngine, stores, feed, model, lease=lease, ends=ends, rules=reply_rules)
+    follower = providers.Singleton(Follower, stores, feed, lease, ends)
+    stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
     gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
-    claims = providers.Singleton(SendClaims, store, runtime, providers.Callable(_prompt_rules, settings))
+    claims = providers.Singleton(Claims, stores, runtime, providers.Callable(_prompt_rules, settings))
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     sessions = providers.Singleton(SessionService, store)
-    messages = providers.Singleton(MessageService, store, engine, follower, gate=gate, claims=claims)
+    messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
+    replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
     transcriber = providers.Singleton(_transcriber, settings)
     speech = providers.Singleton(
         SpeechService,
@@ -203,5 +213,5 @@ class Container(containers.DeclarativeContainer):
     )
     upkeep = providers.Singleton(Upkeep, store, engine, lease)
     services = providers.Singleton(
-        Services, store, engine, users=users, sessions=sessions, messages=messages, speech=speech
+        Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
     )

@@ -59,6 +59,18 @@ class IdempotencyMismatch(InvalidInput, slug="idempotency_mismatch"):
     """The client message id was used before, for another content, session or model; or header and field differ."""
 
 
+class NotLastTurn(InvalidInput, slug="not_last_turn"):
+    """Only the reply to a session's last message can be regenerated."""
+
+
+class ReplyRunning(InvalidInput, slug="reply_running"):
+    """A reply to this message is still being made."""
+
+
+class BadSeq(InvalidInput, slug="bad_seq"):
+    """The event number to go on from is none, or lies beyond the reply's last event."""
+
+
 class AudioEmpty(InvalidInput, slug="audio_empty"):
     """The recording has no bytes."""
 

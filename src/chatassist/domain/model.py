@@ -94,6 +94,10 @@ class Session:
     origin_id: str | None = None
     origin_turns: int = 0
 
+    def continuing(self, origin: "Session") -> "Session":
+        """Return this one as an unsaved session that goes on from a saved one."""
+        return replace(self, saved=False, origin_id=origin.id, origin_turns=origin.turns)
+
 
 class Role(StrEnum):
     """Who speaks in a prompt."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatassist.domain.model import Prompt, Role, Utterance
-from chatassist.domain.turns import Message, Turn
+from chatassist.domain.turns import Exchange, Message
 
 WINDOW_TURNS = 50
 """How many turns are ever looked at; the token budget usually ends it sooner."""
@@ -27,16 +27,16 @@ def estimate_tokens(text: str) -> int:
     return 4 + wide + max(len(text) - wide + 3, 0) // 4
 
 
-def build_prompt(rules: PromptRules, earlier: Sequence[Turn], message: Message, model: str | None) -> Prompt:
-    """Return the prompt for `message` after `earlier` turns (oldest first): the youngest that fit, whole turns only."""
+def build_prompt(rules: PromptRules, earlier: Sequence[Exchange], message: Message, model: str | None) -> Prompt:
+    """Return the prompt for `message` after `earlier` exchanges (oldest first): the youngest that fit, each whole."""
     utterances = [Utterance(role=Role.USER, content=message.content)]
     left = rules.history_tokens
-    for turn in reversed(earlier):
-        left -= estimate_tokens(turn.message.content) + estimate_tokens(turn.reply.content)
+    for exchange in reversed(earlier):
+        left -= estimate_tokens(exchange.question) + estimate_tokens(exchange.answer)
         if left < 0:
             break
-        utterances.append(Utterance(role=Role.ASSISTANT, content=turn.reply.content))
-        utterances.append(Utterance(role=Role.USER, content=turn.message.content))
+        utterances.append(Utterance(role=Role.ASSISTANT, content=exchange.answer))
+        utterances.append(Utterance(role=Role.USER, content=exchange.question))
     if rules.system:
         utterances.append(Utterance(role=Role.SYSTEM, content=rules.system))
     return Prompt(utterances=tuple(reversed(utterances)), model=model)

@@ -17,6 +17,12 @@ NUMBERS_PER_ATTEMPT = 1_000_000
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+def check_key(key: str | None) -> None:
+    """Raise KeyInvalid unless a client message id is one, or is not given."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise KeyInvalid
+
+
 class Status(StrEnum):
     """Where a reply stands. It leaves `running` once per attempt."""
 
@@ -218,6 +224,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """An earlier turn as a prompt needs it."""
+
+    position: int
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, turn: Turn) -> "Exchange":
+        """Return what was said in a turn."""
+        return cls(position=turn.message.position, question=turn.message.content, answer=turn.reply.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """What a client wants to say, before anything is accepted."""
 
@@ -238,8 +258,7 @@ class Draft:
             raise ContentEmpty
         if len(text) > max_chars:
             raise ContentTooLong
-        if self.key is not None and not _KEY.fullmatch(self.key):
-            raise KeyInvalid
+        check_key(self.key)
         return replace(self, text=text, session_id=self.session_id or None, model=self.model or None)
 
     def repeats(self, turn: Turn) -> bool:

@@ -15,8 +15,12 @@ from chatassist.domain.turns import End
 log = logging.getLogger(__name__)
 
 REAP_SECONDS = 15.0
+SAVE_SECONDS = 3.0
+LOOK_SECONDS = 1.0
 PURGE_SECONDS = 3600.0
 FORGET_INSTANCES = timedelta(days=1)
+FORGET_KEYS = timedelta(days=7)
+"""How long the keys of deleted turns are still known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,9 @@ class Upkeep:
         return (
             Job(name="renew lease", seconds=RENEW_SECONDS, run=self.renew),
             Job(name="reap orphans", seconds=REAP_SECONDS, run=self.reap),
+            Job(name="save", seconds=SAVE_SECONDS, run=self._engine.save),
+            Job(name="look for stopped", seconds=LOOK_SECONDS, run=self._engine.look_for_stopped),
+            Job(name="hear stops", seconds=LOOK_SECONDS, run=self._engine.hear_stops),
             Job(name="purge", seconds=PURGE_SECONDS, run=self.purge),
         )
 
@@ -76,12 +83,12 @@ class Upkeep:
             log.warning("replies of a vanished process ended", extra={"count": count})
 
     async def purge(self) -> None:
-        """Drop logins that expired and instances that are long gone."""
+        """Drop logins that expired, instances that are long gone, and keys of turns that were deleted long ago."""
         now = self._clock()
 
         async def work(tx: Transaction) -> int:
             await tx.instances.purge(now - FORGET_INSTANCES)
-            return await tx.logins.purge(now)
+            return await tx.logins.purge(now) + await tx.turns.purge(now - FORGET_KEYS)
 
         while await self._store.write(work):
             pass

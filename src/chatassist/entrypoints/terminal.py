@@ -36,14 +36,15 @@ async def _turn(services: Services, user: User, draft: Draft) -> str | None:
     except ChatAssistError as error:
         typer.echo(f"Refused: {error.slug}", err=True)
         return None
-    async for numbered in services.messages.events(turn):
-        match numbered.event:
-            case Delta(text):
-                typer.echo(text, nl=False)
-            case Replace(content):
-                typer.echo(f"\n{content}", nl=False)
-            case Ended(end):
-                _close(end)
+    async for events in services.replies.events(turn):
+        for numbered in events:
+            match numbered.event:
+                case Delta(text):
+                    typer.echo(text, nl=False)
+                case Replace(content):
+                    typer.echo(f"\n{content}", nl=False)
+                case Ended(end):
+                    _close(end)
     return turn.message.session_id
 
 

@@ -1,4 +1,4 @@
-"""A store that forgets: what its user does not want kept lives here, in this process, for a while after its last turn."""
+"""A store that forgets: what a user does not want kept lives here, in this process, for a while after its last turn."""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable

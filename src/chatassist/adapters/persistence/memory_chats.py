@@ -7,8 +7,8 @@ from datetime import datetime
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import Replies, Sessions, Taken, Turns, Version, Window
-from chatassist.domain.turns import End, Feedback, Saved, Status, Turn
+from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Taken, Turns, Version, Window
+from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 
 PURGED_AT_ONCE = 1000
 
@@ -30,10 +30,11 @@ class MemorySessions(Sessions):
             raise SessionNotFound
         return session
 
-    async def touch(self, session_id: str, user_id: str, at: datetime, *, turns: int = 1) -> None:
+    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
         """Count more turns."""
         session = await self.get(session_id, user_id)
-        self._tables.sessions[session_id] = replace(session, turns=session.turns + turns, updated_at=at)
+        counted = replace(session, turns=session.turns + turns, updated_at=at or session.updated_at)
+        self._tables.sessions[session_id] = counted
 
 
 class MemoryTurns(Turns):
@@ -58,14 +59,13 @@ class MemoryTurns(Turns):
         """Store another turn with the same message."""
         await self.add(turn)
 
-    async def window(self, session_id: str, limit: int, *, before: int | None = None) -> Window:
+    async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
         """Return the session's count and its youngest turns that speak."""
         session = self._tables.sessions.get(session_id)
         if session is None:
-            return Window(accepted=0, turns=[])
-        spoken = [turn for turn in self._shown(session_id) if turn.speaks]
-        lower = [turn for turn in spoken if before is None or turn.message.position < before]
-        return Window(accepted=session.turns, turns=_last(lower, limit))
+            return Window(accepted=0, exchanges=[])
+        spoken = [turn for turn in self._shown(session_id) if turn.speaks and turn.message.position < before]
+        return Window(accepted=session.turns, exchanges=[Exchange.of(turn) for turn in _last(spoken, limit)])
 
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
         """Return the youngest turns."""

@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Overlay(MutableMapping[K, V], Generic[K, V]):
-    """A mapping over another one that stays as it is until `merge`: what a unit costs does not grow with what is kept."""
+    """A mapping over another that stays as it is until `merge`: what a unit costs does not grow with what is kept."""
 
     def __init__(self, below: MutableMapping[K, V]) -> None:
         self._below = below

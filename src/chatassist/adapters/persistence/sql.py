@@ -12,8 +12,9 @@ from sqlalchemy.pool import QueuePool
 
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
-from chatassist.adapters.persistence.sql_chats import SqlInstances, SqlReplies, SqlSessions, SqlTurns
+from chatassist.adapters.persistence.sql_chats import SqlSessions, SqlTurns
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsers
+from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.ports.persistence import Store, Transaction
 

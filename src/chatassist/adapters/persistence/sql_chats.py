@@ -1,30 +1,42 @@
-"""Sessions, turns, replies and the instances that produce them, in SQL. A turn is two rows of `messages`."""
+"""Sessions and turns in SQL. A turn is a row of `messages` for the question and one for each version of the reply."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.failures import is_duplicate
-from chatassist.adapters.persistence.tables import (
-    INSTANCES,
-    MESSAGES,
+from chatassist.adapters.persistence.mapping import (
     QUESTION_COLUMNS,
-    QUESTION_VERSION,
     REPLY_COLUMNS,
-    SESSIONS,
     as_session,
     as_turn,
+    reply_values,
     session_values,
     turn_values,
 )
-from chatassist.domain.errors import SessionNotFound
+from chatassist.adapters.persistence.tables import DELETED, MESSAGES, QUESTION_VERSION, SESSIONS
+from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import Instances, Replies, Sessions, Taken, Turns, Window
-from chatassist.domain.turns import End, FinishReason, Status, Turn
+from chatassist.domain.ports.persistence import MAX_POSITION, Sessions, Taken, Turns, Version, Window
+from chatassist.domain.turns import Exchange, FinishReason, Status, Turn
+
+_PURGED_AT_ONCE = 1000
 
 _ADD_SESSION = insert(SESSIONS)
 _GET_SESSION = select(SESSIONS).where(
@@ -33,26 +45,35 @@ _GET_SESSION = select(SESSIONS).where(
 _TOUCH_SESSION = (
     update(SESSIONS)
     .where(SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id"))
-    .values(turns=SESSIONS.c.turns + 1, updated_at=bindparam("at"))
+    .values(
+        turns=SESSIONS.c.turns + bindparam("more", type_=SESSIONS.c.turns.type),
+        updated_at=func.coalesce(bindparam("at", type_=SESSIONS.c.updated_at.type), SESSIONS.c.updated_at),
+    )
 )
 
 _QUESTION = MESSAGES.alias("question")
 _REPLY = MESSAGES.alias("reply")
-_TURNS = (
-    select(*(_QUESTION.c[name] for name in QUESTION_COLUMNS), *(_REPLY.c[name] for name in REPLY_COLUMNS))
-    .join_from(
-        _REPLY,
-        _QUESTION,
-        (_QUESTION.c.session_id == _REPLY.c.session_id)
-        & (_QUESTION.c.position == _REPLY.c.position)
-        & (_QUESTION.c.version == QUESTION_VERSION),
-    )
-    .where(_REPLY.c.version > QUESTION_VERSION)
+_IS_QUESTION = (
+    (_QUESTION.c.session_id == _REPLY.c.session_id)
+    & (_QUESTION.c.position == _REPLY.c.position)
+    & (_QUESTION.c.version == QUESTION_VERSION)
 )
+_COLUMNS = (*(_QUESTION.c[name] for name in QUESTION_COLUMNS), *(_REPLY.c[name] for name in REPLY_COLUMNS))
+_TURNS = select(*_COLUMNS).join_from(_REPLY, _QUESTION, _IS_QUESTION).where(_REPLY.c.version > QUESTION_VERSION)
 _FIND_TURN = _TURNS.where(_REPLY.c.id == bindparam("reply_id"), _REPLY.c.user_id == bindparam("owner_id"))
 _FIND_SETTLED_TURN = _FIND_TURN.with_for_update()  # waits for an uncommitted insert; SQLite has one writer anyway
-_FIND_TURN_BY_KEY = _TURNS.where(_REPLY.c.client_key == bindparam("key"), _REPLY.c.user_id == bindparam("owner_id"))
-_ADD_TURN = insert(MESSAGES)
+_BY_KEY = (_REPLY.c.client_key == bindparam("key")) & (_REPLY.c.user_id == bindparam("owner_id"))
+_FIND_TURN_BY_KEY = select(*_COLUMNS).join_from(_REPLY, _QUESTION, _IS_QUESTION, isouter=True).where(_BY_KEY)
+"""Without a question where only the key is left of a deleted turn."""
+_ADD_ROWS = insert(MESSAGES)
+
+
+def _is_good(row: FromClause) -> ColumnElement[bool]:
+    """Return what `Reply.good` says. The length, because MySQL holds a text of blanks to equal ''."""
+    ended: list[ColumnElement[str]] = [
+        literal_column(f"'{status.value}'") for status in (Status.COMPLETE, Status.STOPPED)
+    ]
+    return row.c.status.in_(ended) & (func.length(row.c.content) > 0)
 
 
 def _youngest(turns: Select[Any]) -> Select[Any]:
@@ -64,50 +85,58 @@ def _youngest(turns: Select[Any]) -> Select[Any]:
     )
 
 
-_LATEST = _youngest(_TURNS)
+_OTHER = MESSAGES.alias("other")
+_OF_THE_SAME_TURN = (
+    (_OTHER.c.session_id == _REPLY.c.session_id)
+    & (_OTHER.c.position == _REPLY.c.position)
+    & (_OTHER.c.version > QUESTION_VERSION)
+)
+_NEWER = _OTHER.c.version > _REPLY.c.version
+_LATEST = _youngest(
+    _TURNS.where(
+        ~exists().where(
+            _OF_THE_SAME_TURN,
+            (_is_good(_OTHER) & ~_is_good(_REPLY)) | (_NEWER & (_is_good(_OTHER) | ~_is_good(_REPLY))),
+        )
+    )
+)
 _COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
-_ENDED_WELL: list[ColumnElement[str]] = [
-    literal_column(f"'{status.value}'") for status in (Status.COMPLETE, Status.STOPPED)
-]
 _WINDOW = _youngest(
-    # What `Turn.speaks` says. The length, because MySQL holds a text of blanks to equal ''. No derived table: with its
-    # long texts MariaDB would write it to disk.
-    _TURNS.add_columns(_COUNT.scalar_subquery()).where(
-        _REPLY.c.status.in_(_ENDED_WELL),
-        func.length(_REPLY.c.content) > 0,
+    # No derived table: with its long texts MariaDB would write it to disk.
+    select(_REPLY.c.position, _QUESTION.c.content, _REPLY.c.content, _COUNT.scalar_subquery())
+    .join_from(_REPLY, _QUESTION, _IS_QUESTION)
+    .where(
+        _REPLY.c.version > QUESTION_VERSION,
+        _REPLY.c.position < bindparam("before", type_=MESSAGES.c.position.type),
+        _is_good(_REPLY),
         func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
+        ~exists().where(_OF_THE_SAME_TURN, _NEWER, _is_good(_OTHER)),
     )
 )
-
-_ALIVE = select(INSTANCES.c.id).where(INSTANCES.c.until > bindparam("now"))
-
-
-def _ending(rows: Update) -> dict[bool, Update]:
-    """Return the statements that end `rows`: [True] keeps the stored text, [False] replaces it."""
-    names = ("status", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "ended_at")
-    new = {name: bindparam(f"new_{name}", type_=MESSAGES.c[name].type) for name in names}
-    text = bindparam("new_content", type_=MESSAGES.c.content.type)
-    return {True: rows.values(new), False: rows.values(new | {"content": text})}
-
-
-_FINISH = _ending(
-    update(MESSAGES).where(
-        MESSAGES.c.id == bindparam("reply_id"),
-        MESSAGES.c.attempt == bindparam("this_attempt"),
-        MESSAGES.c.status == Status.RUNNING.value,
-    )
+_AT = (MESSAGES.c.session_id == bindparam("in_session"), MESSAGES.c.position == bindparam("at_position"))
+_VERSIONS = (
+    select(MESSAGES.c.id, MESSAGES.c.version, MESSAGES.c.status)
+    .where(*_AT, MESSAGES.c.version > QUESTION_VERSION, MESSAGES.c.status != DELETED)
+    .order_by(MESSAGES.c.version)
 )
-_FINISH_ORPHANS = _ending(
-    update(MESSAGES).where(MESSAGES.c.status == Status.RUNNING.value, MESSAGES.c.instance_id.not_in(_ALIVE))
+_LAST_POSITION = (
+    select(MESSAGES.c.position)
+    .where(MESSAGES.c.session_id == bindparam("session_id"), MESSAGES.c.version == QUESTION_VERSION)
+    .order_by(MESSAGES.c.position.desc())
+    .limit(1)
 )
-
-_ADD_INSTANCE = insert(INSTANCES)
-_RENEW_INSTANCE = (
-    update(INSTANCES).where(INSTANCES.c.id == bindparam("instance_id")).values(until=bindparam("new_until"))
+_ERASE = delete(MESSAGES).where(*_AT, MESSAGES.c.client_key.is_(None))
+_EMPTIED = dict.fromkeys(
+    ("instance_id", "requested_model", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "thinking",
+     "rating", "comment")
+)  # fmt: skip
+_EMPTY = update(MESSAGES).where(*_AT).values(_EMPTIED | {"content": "", "status": DELETED, "ended_at": bindparam("at")})
+_SPENT = (
+    select(MESSAGES.c.id)
+    .where(MESSAGES.c.status == DELETED, MESSAGES.c.ended_at < bindparam("before"))
+    .limit(_PURGED_AT_ONCE)
 )
-_IS_ALIVE = _ALIVE.where(INSTANCES.c.id == bindparam("instance_id"))
-_REMOVE_INSTANCE = delete(INSTANCES).where(INSTANCES.c.id == bindparam("instance_id"))
-_PURGE_INSTANCES = delete(INSTANCES).where(INSTANCES.c.until < bindparam("before"))
+_DROP_SPENT = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class SqlSessions(Sessions):
@@ -127,9 +156,9 @@ class SqlSessions(Sessions):
             raise SessionNotFound
         return as_session(row)
 
-    async def touch(self, session_id: str, user_id: str, at: datetime) -> None:
-        """Count one more turn; the UPDATE locks the row until the unit ends."""
-        known = {"session_id": session_id, "owner_id": user_id, "at": at}
+    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
+        """Count more turns; the UPDATE locks the row until the unit ends."""
+        known = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns}
         if not (await self._db.execute(_TOUCH_SESSION, known)).rowcount:
             raise SessionNotFound
 
@@ -142,24 +171,42 @@ class SqlTurns(Turns):
 
     async def add(self, turn: Turn) -> None:
         """Store both rows in one statement: the drivers fold a list of rows into one INSERT."""
+        await self._insert(turn_values(turn))
+
+    async def add_version(self, turn: Turn) -> None:
+        """Store the reply's row."""
+        await self._insert([reply_values(turn)])
+
+    async def _insert(self, rows: list[dict[str, Any]]) -> None:
         try:
-            await self._db.execute(_ADD_TURN, turn_values(turn))
+            await self._db.execute(_ADD_ROWS, rows)
         except IntegrityError as error:
             if is_duplicate(error, "user_id", "client_key"):
                 raise Taken("the key has a turn") from error
             raise
 
-    async def window(self, session_id: str, limit: int) -> Window:
-        """Return count and turns; where none speaks, the count has to be asked for by itself."""
-        rows = (await self._db.execute(_WINDOW, {"session_id": session_id, "limit": limit})).all()
+    async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
+        """Return count and exchanges; where none speaks, the count has to be asked for by itself."""
+        sought = {"session_id": session_id, "limit": limit, "before": before}
+        rows = (await self._db.execute(_WINDOW, sought)).all()
         if not rows:
-            return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, turns=())
-        return Window(accepted=rows[0][-1], turns=[as_turn(row[:-1]) for row in reversed(rows)])
+            return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, exchanges=())
+        exchanges = [Exchange(position=at, question=said, answer=replied) for at, said, replied, _ in reversed(rows)]
+        return Window(accepted=rows[0][-1], exchanges=exchanges)
 
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
         """Return the youngest turns, oldest first."""
         rows = (await self._db.execute(_LATEST, {"session_id": session_id, "limit": limit})).all()
         return [as_turn(row) for row in reversed(rows)]
+
+    async def versions(self, session_id: str, position: int) -> Sequence[Version]:
+        """Return the versions at a position."""
+        rows = (await self._db.execute(_VERSIONS, {"in_session": session_id, "at_position": position})).all()
+        return [Version(reply_id=reply_id, number=number, status=Status(status)) for reply_id, number, status in rows]
+
+    async def last_position(self, session_id: str) -> int:
+        """Return the youngest turn's position."""
+        return await self._db.scalar(_LAST_POSITION, {"session_id": session_id}) or 0
 
     async def find(self, reply_id: str, user_id: str) -> Turn | None:
         """Return the turn of a reply."""
@@ -174,61 +221,20 @@ class SqlTurns(Turns):
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:
         """Return the turn of a key."""
         row = (await self._db.execute(_FIND_TURN_BY_KEY, {"key": key, "owner_id": user_id})).first()
+        if row is not None and row[0] is None:
+            raise MessageNotFound
         return None if row is None else as_turn(row)
 
-
-class SqlReplies(Replies):
-    """Replies' rows in the table `messages`."""
-
-    def __init__(self, db: AsyncConnection) -> None:
-        self._db = db
-
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
-        """Store an end, if the attempt still runs."""
-        fence = {"reply_id": reply_id, "this_attempt": attempt}
-        statement = _FINISH[end.content is None]
-        return bool((await self._db.execute(statement, fence | _end_values(end))).rowcount)
-
-    async def finish_orphans(self, now: datetime, end: End) -> int:
-        """End what runs on instances that are not alive."""
-        statement = _FINISH_ORPHANS[end.content is None]
-        return (await self._db.execute(statement, {"now": now} | _end_values(end))).rowcount
-
-
-class SqlInstances(Instances):
-    """The table `instances`."""
-
-    def __init__(self, db: AsyncConnection) -> None:
-        self._db = db
-
-    async def renew(self, instance_id: str, until: datetime) -> None:
-        """Store a lease; only its owner does, so that no other can come between UPDATE and INSERT."""
-        renewed = await self._db.execute(_RENEW_INSTANCE, {"instance_id": instance_id, "new_until": until})
-        if not renewed.rowcount:
-            await self._db.execute(_ADD_INSTANCE, {"id": instance_id, "until": until})
-
-    async def is_alive(self, instance_id: str, now: datetime) -> bool:
-        """Tell whether a lease lasts."""
-        row = (await self._db.execute(_IS_ALIVE, {"instance_id": instance_id, "now": now})).first()
-        return row is not None
-
-    async def remove(self, instance_id: str) -> None:
-        """Forget an instance."""
-        await self._db.execute(_REMOVE_INSTANCE, {"instance_id": instance_id})
+    async def delete(self, session_id: str, position: int, at: datetime) -> int:
+        """Erase what has no key, and empty what has one."""
+        sought = {"in_session": session_id, "at_position": position}
+        if not (versions := await self.versions(session_id, position)):
+            return 0
+        await self._db.execute(_ERASE, sought)
+        await self._db.execute(_EMPTY, sought | {"at": at})
+        return len(versions) + 1
 
     async def purge(self, before: datetime) -> int:
-        """Drop leases long over."""
-        return (await self._db.execute(_PURGE_INSTANCES, {"before": before})).rowcount
-
-
-def _end_values(end: End) -> dict[str, Any]:
-    values = {
-        "new_status": end.status.value,
-        "new_finish_reason": end.finish_reason.value,
-        "new_reason": end.reason,
-        "new_model": end.model,
-        "new_input_tokens": end.usage and end.usage.input_tokens,
-        "new_output_tokens": end.usage and end.usage.output_tokens,
-        "new_ended_at": end.at,
-    }
-    return values if end.content is None else values | {"new_content": end.content}
+        """Drop spent keys by id: a DELETE by time would lock the rows it passes."""
+        spent = (await self._db.execute(_SPENT, {"before": before})).scalars().all()
+        return (await self._db.execute(_DROP_SPENT, {"ids": spent})).rowcount if spent else 0

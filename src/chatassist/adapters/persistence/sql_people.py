@@ -7,7 +7,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.failures import is_duplicate
-from chatassist.adapters.persistence.tables import LOGINS, USERS, as_login, as_user, login_values, user_values
+from chatassist.adapters.persistence.mapping import as_login, as_user, login_values, user_values
+from chatassist.adapters.persistence.tables import LOGINS, USERS
 from chatassist.domain.model import Login, User
 from chatassist.domain.ports.persistence import Logins, Taken, Users
 

@@ -1,10 +1,9 @@
-"""The rows as they lie in the database, and how each becomes a domain value. The only room that knows SQLModel.
+"""The rows as they lie in the database. The only room that knows SQLModel.
 
 There are no foreign keys: every statement names its rows by id and owner already, and a foreign key would make each
 new message take a shared lock on its session's row, which is the row that a claim holds.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -13,11 +12,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from chatassist.domain.model import Login, Preferences, Session, User
-from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
-
 QUESTION_VERSION = 0  # of a turn's rows, the user's message; replies count from 1
-FIRST_REPLY_VERSION = 1
+DELETED = "deleted"
 
 # MySQL's default collations fold case, which would make one user of two openids.
 _ON_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
@@ -102,7 +98,10 @@ class SessionRow(Row, table=True):
 
 
 class MessageRow(Row, table=True):
-    """What the user said (version 0) or a reply to it (version 1 and on); the nullable columns are a reply's."""
+    """What the user said (version 0) or a reply to it (version 1 and on); the nullable columns are a reply's.
+
+    Of a deleted turn only replies with a client key stay for a while, emptied, with status DELETED and no question.
+    """
 
     __tablename__ = "messages"
     __table_args__ = (
@@ -120,6 +119,7 @@ class MessageRow(Row, table=True):
     content: str = Field(sa_type=_CONTENT)
     created_at: datetime = Field(sa_type=UtcDateTime)
     attempt: int | None
+    seq: int | None
     instance_id: str | None = Field(sa_type=_ID)
     client_key: str | None = Field(sa_type=String(64))
     requested_model: str | None = Field(sa_type=String(128))
@@ -130,6 +130,9 @@ class MessageRow(Row, table=True):
     input_tokens: int | None
     output_tokens: int | None
     ended_at: datetime | None = Field(sa_type=UtcDateTime)
+    thinking: str | None = Field(sa_type=_CONTENT)
+    rating: str | None = Field(sa_type=String(8))
+    comment: str | None = Field(sa_type=String(500))
 
 
 class InstanceRow(Row, table=True):
@@ -147,127 +150,3 @@ LOGINS = Row.metadata.tables["logins"]
 SESSIONS = Row.metadata.tables["sessions"]
 MESSAGES = Row.metadata.tables["messages"]
 INSTANCES = Row.metadata.tables["instances"]
-
-# A turn is read as its question's first columns and then all of its reply's.
-QUESTION_COLUMNS = ("id", "session_id", "user_id", "position", "content", "created_at")
-REPLY_COLUMNS = (
-    *("id", "attempt", "instance_id", "client_key", "requested_model", "status", "finish_reason", "reason"),
-    *("content", "model", "input_tokens", "output_tokens", "created_at", "ended_at"),
-)
-
-
-def as_user(columns: Sequence[Any]) -> User:
-    """Make a user of the columns of `users`, in their order."""
-    user_id, openid, nickname, avatar, is_dark_mode, auto_read, save_history, blocked, created_at = columns
-    return User(
-        id=user_id,
-        openid=openid,
-        nickname=nickname,
-        avatar=avatar,
-        preferences=Preferences(is_dark_mode=is_dark_mode, auto_read=auto_read, save_history=save_history),
-        blocked=blocked,
-        created_at=created_at,
-    )
-
-
-def user_values(user: User) -> dict[str, Any]:
-    """Return what is stored of a user, by column."""
-    kept = user.preferences
-    return {
-        "id": user.id,
-        "openid": user.openid,
-        "nickname": user.nickname,
-        "avatar": user.avatar,
-        "is_dark_mode": kept.is_dark_mode,
-        "auto_read": kept.auto_read,
-        "save_history": kept.save_history,
-        "blocked": user.blocked,
-        "created_at": user.created_at,
-    }
-
-
-def as_login(columns: Sequence[Any]) -> Login:
-    """Make a login of the columns of `logins`, in their order."""
-    login_id, user_id, created_at, expires_at = columns
-    return Login(id=login_id, user_id=user_id, created_at=created_at, expires_at=expires_at)
-
-
-def login_values(login: Login) -> dict[str, Any]:
-    """Return what is stored of a login, by column."""
-    return {name: getattr(login, name) for name in LOGINS.c.keys()}  # noqa: SIM118 - not a dict
-
-
-def as_session(columns: Sequence[Any]) -> Session:
-    """Make a chat session of the columns of `sessions`, in their order."""
-    session_id, user_id, turns, created_at, updated_at = columns
-    return Session(id=session_id, user_id=user_id, turns=turns, created_at=created_at, updated_at=updated_at)
-
-
-def session_values(session: Session) -> dict[str, Any]:
-    """Return what is stored of a chat session, by column."""
-    return {name: getattr(session, name) for name in SESSIONS.c.keys()}  # noqa: SIM118 - not a dict
-
-
-def as_turn(columns: Sequence[Any]) -> Turn:
-    """Make a turn of QUESTION_COLUMNS followed by REPLY_COLUMNS."""
-    message_id, session_id, user_id, position, content, created_at = columns[: len(QUESTION_COLUMNS)]
-    message = Message(
-        id=message_id,
-        session_id=session_id,
-        user_id=user_id,
-        position=position,
-        content=content,
-        created_at=created_at,
-    )
-    return Turn(message=message, reply=_as_reply(columns[len(QUESTION_COLUMNS) :]))
-
-
-def _as_reply(columns: Sequence[Any]) -> Reply:
-    reply_id, attempt, instance_id, key, requested, status, finish_reason, reason, *rest = columns
-    content, model, input_tokens, output_tokens, created_at, ended_at = rest
-    return Reply(
-        id=reply_id,
-        attempt=attempt,
-        instance_id=instance_id,
-        key=key,
-        requested_model=requested,
-        status=Status(status),
-        finish_reason=None if finish_reason is None else FinishReason(finish_reason),
-        reason=reason,
-        content=content,
-        model=model,
-        usage=None if input_tokens is None else Usage(input_tokens=input_tokens, output_tokens=output_tokens),
-        created_at=created_at,
-        ended_at=ended_at,
-    )
-
-
-def turn_values(turn: Turn) -> list[dict[str, Any]]:
-    """Return what is stored of a turn, by column: the question's row, then the reply's."""
-    said, reply = turn.message, turn.reply
-    shared = {"session_id": said.session_id, "user_id": said.user_id, "position": said.position}
-    usage = reply.usage
-    answer = {
-        "id": reply.id,
-        "version": FIRST_REPLY_VERSION,
-        "content": reply.content,
-        "created_at": reply.created_at,
-        "attempt": reply.attempt,
-        "instance_id": reply.instance_id,
-        "client_key": reply.key,
-        "requested_model": reply.requested_model,
-        "status": reply.status.value,
-        "finish_reason": reply.finish_reason and reply.finish_reason.value,
-        "reason": reply.reason,
-        "model": reply.model,
-        "input_tokens": usage and usage.input_tokens,
-        "output_tokens": usage and usage.output_tokens,
-        "ended_at": reply.ended_at,
-    }
-    question = dict.fromkeys(answer) | {
-        "id": said.id,
-        "version": QUESTION_VERSION,
-        "content": said.content,
-        "created_at": said.created_at,
-    }
-    return [shared | question, shared | answer]

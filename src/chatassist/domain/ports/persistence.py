@@ -11,9 +11,12 @@ from typing import TypeVar
 
 from chatassist.domain.errors import ChatAssistError
 from chatassist.domain.model import Login, Session, User
-from chatassist.domain.turns import End, Feedback, Saved, Status, Turn
+from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 
 T = TypeVar("T")
+
+MAX_POSITION = 2**31 - 1
+"""Above every position that a turn can have."""
 
 
 class Taken(ChatAssistError):
@@ -23,11 +26,11 @@ class Taken(ChatAssistError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """What a claim sees of its session: how many turns were accepted (a touch of this unit counts), and the youngest
-    turns that speak, oldest first.
+    that speak, oldest first.
     """
 
     accepted: int
-    turns: Sequence[Turn]
+    exchanges: Sequence[Exchange]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +102,11 @@ class Sessions(ABC):
         """Return a session of this user. Raises SessionNotFound."""
 
     @abstractmethod
-    async def touch(self, session_id: str, user_id: str, at: datetime, *, turns: int = 1) -> None:
+    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
         """Count so many more turns, and hold the session's row until the unit ends. Raises SessionNotFound.
 
-        The first statement of a claim: it proves ownership and makes arrivals in a session wait for each other.
+        `at`: the time, if this is a use of the session. The first statement of a claim: it proves ownership and makes
+        arrivals in a session wait for each other.
         """
 
 
@@ -118,7 +122,7 @@ class Turns(ABC):
         """Store a new version of the reply to a message that is stored. Raises Taken when the key is in use."""
 
     @abstractmethod
-    async def window(self, session_id: str, limit: int, *, before: int | None = None) -> Window:
+    async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
         """Return the session's count and its `limit` youngest turns whose shown version speaks (`Turn.speaks`).
 
         `before`: only turns of lower position.

@@ -1,15 +1,15 @@
-"""How a reply comes to run: one unit of work that stores its turn and reads what its model is to be given."""
+"""How a reply comes to run: one unit of work that stores it as running and reads what its model is to be given."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatassist.domain.model import Prompt, Session, User
-from chatassist.domain.ports.persistence import Store, Transaction
-from chatassist.domain.ports.runtime import Runtime
+from chatassist.domain.errors import NotLastTurn, ReplyRunning
+from chatassist.domain.model import Prompt, Session
+from chatassist.domain.ports.persistence import Store, Taken, Transaction
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
-from chatassist.domain.turns import Draft, Message, Reply, Turn
+from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,61 +20,86 @@ class Accepted:
     prompt: Prompt
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Background:
+    """What precedes the turns of an unsaved session: a saved one, as it was at a position."""
+
+    store: Store
+    session_id: str
+    before: int
+
+    async def exchanges(self) -> Sequence[Exchange]:
+        """Return what was said; nothing once the session is gone."""
+        window = await self.store.read(lambda tx: tx.turns.window(self.session_id, WINDOW_TURNS, before=self.before))
+        return window.exchanges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim(ABC):
-    """A way for a reply to start."""
+    """A way for the reply `reply_id` to start, in `store`. Ids and time are fixed, so it may run twice."""
 
-    @abstractmethod
+    store: Store
+    rules: PromptRules
+    reply_id: str
+    user_id: str
+    background: Background | None = None
+
     async def make(self, instance_id: str) -> Accepted:
-        """Store the turn as running under that instance. Raises CommitUnknown, after which `find` tells."""
+        """Store the reply as running under that instance.
+
+        Raises what `_work` raises, StoreUnavailable, and CommitUnknown, after which `find` tells.
+        """
+        return await self._accepted(*await self.store.write(lambda tx: self._work(tx, instance_id)))
+
+    async def find(self, instance_id: str) -> Accepted | None:
+        """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
+
+        async def look(tx: Transaction) -> tuple[Turn, Sequence[Exchange]] | None:
+            turn = await tx.turns.find_settled(self.reply_id, self.user_id)
+            if turn is None or turn.reply.instance_id != instance_id or turn.reply.status is not Status.RUNNING:
+                return None
+            at = turn.message.position
+            window = await tx.turns.window(turn.message.session_id, WINDOW_TURNS, before=at)
+            return turn, window.exchanges
+
+        found = await self.store.write(look)
+        return await self._accepted(*found) if found else None
 
     @abstractmethod
-    async def find(self) -> Accepted | None:
-        """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+        """Do the unit of work; return the turn, and what was said before it."""
+
+    async def _accepted(self, turn: Turn, exchanges: Sequence[Exchange]) -> Accepted:
+        earlier = [one for one in exchanges if one.position < turn.message.position]
+        if self.background is not None:
+            earlier = [*await self.background.exchanges(), *earlier]
+        return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendClaim(Claim):
-    """A new message, in a session of its user or in a new one. Ids and time are fixed, so it may run twice."""
+    """A new message: in a session of its user, or in `opens`, which is new. Raises SessionNotFound, Taken."""
 
-    store: Store
-    rules: PromptRules
-    user_id: str
     draft: Draft
     now: datetime
     session_id: str
     message_id: str
-    reply_id: str
+    opens: Session | None
+    saved: bool = True
 
-    async def make(self, instance_id: str) -> Accepted:
-        """Store message and running reply. Raises SessionNotFound, Taken, StoreUnavailable, CommitUnknown."""
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+        position, exchanges = await self._take_place(tx)
+        turn = self._turn(position, instance_id)
+        await tx.turns.add(turn)
+        return turn, exchanges
 
-        async def work(tx: Transaction) -> tuple[Turn, Sequence[Turn]]:
-            position, earlier = await self._take_place(tx)
-            turn = self._turn(position, instance_id)
-            await tx.turns.add(turn)
-            return turn, earlier
-
-        return self._accepted(*await self.store.write(work))
-
-    async def find(self) -> Accepted | None:
-        """Return the turn, once it is certain, with the window it would be claimed with now."""
-
-        async def look(tx: Transaction) -> tuple[Turn | None, Sequence[Turn]]:
-            turn = await tx.turns.find_settled(self.reply_id, self.user_id)
-            return turn, (await tx.turns.window(self.session_id, WINDOW_TURNS)).turns
-
-        turn, earlier = await self.store.write(look)
-        return self._accepted(turn, earlier) if turn else None
-
-    async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Turn]]:
-        if self.draft.session_id is None:
-            await tx.sessions.add(
-                Session(id=self.session_id, user_id=self.user_id, turns=1, created_at=self.now, updated_at=self.now)
-            )
+    async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Exchange]]:
+        if self.opens is not None:
+            await tx.sessions.add(self.opens)
             return 1, ()
         await tx.sessions.touch(self.session_id, self.user_id, self.now)
         window = await tx.turns.window(self.session_id, WINDOW_TURNS)
-        return window.accepted, window.turns
+        return window.accepted, window.exchanges
 
     def _turn(self, position: int, instance_id: str) -> Turn:
         message = Message(
@@ -92,31 +117,55 @@ class SendClaim(Claim):
             requested_model=self.draft.model,
             created_at=self.now,
         )
-        return Turn(message=message, reply=reply)
-
-    def _accepted(self, turn: Turn, window: Sequence[Turn]) -> Accepted:
-        earlier = [other for other in window if other.message.position < turn.message.position]
-        return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, self.draft.model))
+        origin_id = self.opens.origin_id if self.opens else None
+        return Turn(message=message, reply=reply, saved=self.saved, origin_id=origin_id)
 
 
-class SendClaims:
-    """Makes claims for messages of users."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartClaim(Claim):
+    """The next attempt of a reply that failed. Raises Taken when somebody else began it, SessionNotFound."""
 
-    def __init__(self, store: Store, runtime: Runtime, rules: PromptRules) -> None:
-        self._store = store
-        self._runtime = runtime
-        self._rules = rules
+    failed: Turn
+    now: datetime
 
-    def of(self, user: User, draft: Draft) -> SendClaim:
-        """Return the claim of a checked draft, with ids and time of its own."""
-        new_id = self._runtime.new_id
-        return SendClaim(
-            store=self._store,
-            rules=self._rules,
-            user_id=user.id,
-            draft=draft,
-            now=self._runtime.clock(),
-            session_id=draft.session_id or new_id(),
-            message_id=new_id(),
-            reply_id=new_id(),
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+        message, reply = self.failed.message, self.failed.reply
+        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        if not await tx.replies.restart(reply.id, reply.attempt, instance_id):
+            raise Taken("the attempt was begun")
+        window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
+        return replace(self.failed, reply=reply.restarted(instance_id)), window.exchanges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegenerateClaim(Claim):
+    """A new version of the reply to the session's last message.
+
+    Raises NotLastTurn, ReplyRunning, SessionNotFound, and Taken when the key is in use.
+    """
+
+    turn: Turn
+    key: str | None
+    model: str | None
+    now: datetime
+
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+        message = self.turn.message
+        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        if await tx.turns.last_position(message.session_id) != message.position:
+            raise NotLastTurn
+        versions = await tx.turns.versions(message.session_id, message.position)
+        if any(version.status is Status.RUNNING for version in versions):
+            raise ReplyRunning
+        reply = Reply(
+            id=self.reply_id,
+            version=versions[-1].number + 1,
+            instance_id=instance_id,
+            key=self.key,
+            requested_model=self.model,
+            created_at=self.now,
         )
+        turn = replace(self.turn, reply=reply)
+        await tx.turns.add_version(turn)
+        window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
+        return turn, window.exchanges

@@ -5,42 +5,34 @@ A reply belongs to the service, not to the connection that asked for it; nothing
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 from chatassist.domain.errors import (
-    ChatAssistError,
     CommitUnknown,
     ContextTooLong,
     Internal,
-    LlmTimeout,
     LlmUnavailable,
     ModelFailed,
-    ReplyInterrupted,
-    ReplyNotStored,
     ShuttingDown,
     StoreUnavailable,
 )
 from chatassist.domain.model import Prompt
-from chatassist.domain.ports.llm import ChatModel, Chunk
+from chatassist.domain.ports.llm import ChatModel
 from chatassist.domain.ports.persistence import Store
-from chatassist.domain.ports.replies import Delta, Ended, Replace, ReplyFeed
+from chatassist.domain.ports.replies import Replace, ReplyFeed
 from chatassist.domain.replies.claims import Accepted, Claim
+from chatassist.domain.replies.ends import Ends
 from chatassist.domain.replies.lease import Lease
-from chatassist.domain.turns import End, FinishReason, Reply, Status, Turn, Usage
+from chatassist.domain.replies.production import Production
+from chatassist.domain.replies.stores import Stores
+from chatassist.domain.turns import End, FinishReason, Reply
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-NUMBERS_PER_ATTEMPT = 1_000_000
-"""Attempt n (from 0) numbers its events from n times this, plus one."""
 
 CLOSING_SECONDS = 3.0
 """How long interrupted replies may take to store their end when the process goes away."""
-
-MODEL_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,52 +42,24 @@ class ReplyRules:
     deadline: float = 120.0
     max_chars: int = 64_000
     refusal: str = "抱歉，这个问题我无法回答。"
-    store_retry: float = 1.0
-    """Seconds between tries to store an end while the database is away."""
-
-
-@dataclass(slots=True, eq=False)
-class _Production:
-    """One reply in the making. Deadline, interruption and (later) stop are one way out: the scope's time is over."""
-
-    scope: asyncio.Timeout
-    instance_id: str
-    text: str = ""
-    finish: FinishReason | None = None
-    model: str | None = None
-    usage: Usage | None = None
-    cause: type[ChatAssistError] = LlmTimeout
-
-    def take(self, chunk: Chunk, max_chars: int) -> str:
-        """Keep what a chunk brings; return the text to show, cut where the reply is full."""
-        shown = chunk.text[: max_chars - len(self.text)]
-        self.text += shown
-        self.model = (chunk.model or "")[:MODEL_CHARS] or self.model
-        self.usage = chunk.usage or self.usage
-        self.finish = FinishReason.LENGTH if len(shown) < len(chunk.text) else chunk.finish_reason
-        return shown
-
-    def interrupt(self) -> None:
-        """End it as interrupted, now."""
-        if not self.scope.expired():
-            self.cause = ReplyInterrupted
-            self.scope.reschedule(0)
 
 
 class ReplyEngine:
     """Starts replies and answers for their end."""
 
-    def __init__(self, store: Store, feed: ReplyFeed, model: ChatModel, *, lease: Lease, rules: ReplyRules) -> None:
-        self._store = store
+    def __init__(
+        self, stores: Stores, feed: ReplyFeed, model: ChatModel, *, lease: Lease, ends: Ends, rules: ReplyRules
+    ) -> None:
+        self._stores = stores
         self._feed = feed
         self._model = model
         self._lease = lease
-        self._clock = lease.clock
+        self._ends = ends
+        self.clock = lease.clock
         self._rules = rules
         self._tasks: set[asyncio.Task[None]] = set()
-        self._productions: set[_Production] = set()
+        self._productions: dict[str, Production] = {}  # by the reply's id
         self._draining = False
-        self._closing = False
 
     async def start(self, claim: Claim) -> Accepted:
         """Run `claim` and produce its reply; return once the claim is committed. Raises what the claim raises.
@@ -115,10 +79,47 @@ class ReplyEngine:
         if self._draining:
             raise ShuttingDown
 
+    def last_number(self, reply: Reply) -> int:
+        """Return the highest number a follower can have seen of this reply: exact where it is produced here."""
+        production = self._productions.get(reply.id)
+        return production.seq if production else reply.last_seq
+
+    async def stop(self, reply_id: str) -> bool:
+        """Stop a reply that is produced here, and return once its end is stored; False where it is not."""
+        production = self._productions.get(reply_id)
+        if production is None:
+            return False
+        production.stop()
+        await production.over.wait()
+        return True
+
+    async def hear_stops(self) -> None:
+        """Stop what other processes ask to be stopped, without end."""
+        async for reply_id in self._feed.stop_requests():
+            if production := self._productions.get(reply_id):
+                production.stop()
+
+    async def save(self) -> None:
+        """Store the texts that grew, all in one statement. A save that fails is no failure of a reply."""
+        for store, saved in ((self._stores.saved, True), (self._stores.unsaved, False)):
+            grown = [one for one in self._live(saved=saved) if one.seq > one.saved_seq]
+            if grown:
+                await _save(store, grown)
+
+    async def look_for_stopped(self) -> None:
+        """Give up what somebody else has ended: its vendor call is pointless."""
+        live = self._live(saved=True)
+        if live:
+            instance_id = live[-1].turn.reply.instance_id
+            running = await self._stores.saved.read(lambda tx: tx.replies.running(instance_id))
+            for production in live:
+                if production.turn.reply.id not in running:
+                    production.interrupt()
+
     def interrupt_lapsed(self) -> None:
         """End as interrupted what others no longer believe that this process runs: its vendor calls are pointless."""
-        for production in self._productions:
-            if not self._lease.vouches_for(production.instance_id):
+        for production in list(self._productions.values()):
+            if not self._lease.vouches_for(production.turn.reply.instance_id):
                 production.interrupt()
 
     async def drain(self, seconds: float) -> None:
@@ -127,127 +128,101 @@ class ReplyEngine:
         Once that is done, again does nothing; meanwhile, with fewer seconds, it cuts the waiting short.
         """
         self._draining = True
-        if self._closing:
+        if self._lease.leaving:
             return
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
-        self._closing = True
-        for production in self._productions:
+        self._lease.leaving = True
+        for production in list(self._productions.values()):
             production.interrupt()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
 
+    def _live(self, *, saved: bool) -> list[Production]:
+        return [one for one in self._productions.values() if not one.ending and one.turn.saved is saved]
+
     async def _run(self, claim: Claim, accepted: asyncio.Future[Accepted]) -> None:
         try:
+            await self._yield_to(claim.reply_id)
             taken = await self._make(claim)
-            reply = taken.turn.reply
-            await self._feed.open(reply.id, reply.attempt * NUMBERS_PER_ATTEMPT)
+            seq = await self._begin(taken.turn.reply)
         except Exception as error:  # noqa: BLE001 - the runner of reply tasks: whoever asked is told
             accepted.set_exception(error)
             accepted.exception()  # marks it as seen, for the caller may be gone
             return
         accepted.set_result(taken)
-        shown = await self._produce(reply, taken.prompt)
-        end = await self._settle(taken.turn, shown)
-        differs = end.content is not None and end.content != shown.content  # somebody else ended it, with other text
-        await self._feed.append(reply.id, *([Replace(end.content or "", "resync")] if differs else []), Ended(end))
-        log.info("reply ended", extra={"reply_id": reply.id, "status": end.status, "reason": end.reason})
+        scope = asyncio.timeout(self._rules.deadline)
+        production = Production(turn=taken.turn, scope=scope, max_chars=self._rules.max_chars, seq=seq)
+        self._productions[claim.reply_id] = production
+        try:
+            await self._ends.settle(production, await self._produce(production, taken.prompt))
+        finally:
+            del self._productions[claim.reply_id]
+            production.over.set()
 
-    async def _produce(self, reply: Reply, prompt: Prompt) -> End:
-        production = _Production(asyncio.timeout(self._rules.deadline), reply.instance_id)
+    async def _yield_to(self, reply_id: str) -> None:
+        """Wait for the end of an earlier attempt at the same reply, which others have ended already."""
+        if earlier := self._productions.get(reply_id):
+            earlier.interrupt()
+            await earlier.over.wait()
+
+    async def _begin(self, reply: Reply) -> int:
+        """Open the feed; return the number of the last event in it."""
+        await self._feed.open(reply.id, reply.first_seq)
+        if reply.attempt:
+            return await self._feed.append(reply.id, Replace("", "restarted"))
+        return reply.first_seq
+
+    async def _produce(self, production: Production, prompt: Prompt) -> End:
+        about = {"reply_id": production.turn.reply.id}
         try:
             async with production.scope:
-                self._productions.add(production)
-                if self._closing:
+                if self._lease.leaving:
                     production.interrupt()
-                await self._stream(reply, prompt, production)
+                await self._stream(production, prompt)
         except TimeoutError:
-            return self._failed(production, production.cause())
+            return production.cut_short(self.clock())
         except (ModelFailed, ContextTooLong) as error:
-            log.warning("model failed", extra={"reply_id": reply.id, "reason": error.slug, "detail": str(error)})
-            return self._failed(production, error)
-        except Exception:  # a defect of ours: the text so far was shown, so it is kept
-            log.exception("reply failed", extra={"reply_id": reply.id})
-            return self._failed(production, Internal())
+            log.warning("model failed", extra={**about, "reason": error.slug, "detail": str(error)})
+            return production.failed(error, self.clock())
+        except Exception:  # a defect of ours
+            log.exception("reply failed", extra=about)
+            return production.failed(Internal(), self.clock())
         finally:
-            self._productions.discard(production)
-        return await self._completed(reply, production)
+            production.ending = True
+        return await self._completed(production)
 
-    async def _stream(self, reply: Reply, prompt: Prompt, production: _Production) -> None:
+    async def _stream(self, production: Production, prompt: Prompt) -> None:
+        reply_id = production.turn.reply.id
         async with aclosing(self._model.stream(prompt)) as chunks:
             async for chunk in chunks:
-                if shown := production.take(chunk, self._rules.max_chars):
-                    await self._feed.append(reply.id, Delta(shown))
+                if events := production.take(chunk):
+                    production.seq = await self._feed.append(reply_id, *events)
                 if production.finish:
                     return
         raise LlmUnavailable("the model ended without a finish reason")
 
-    async def _completed(self, reply: Reply, production: _Production) -> End:
+    async def _completed(self, production: Production) -> End:
         if production.finish is FinishReason.BLOCKED:
-            production.text = self._rules.refusal
-            await self._feed.append(reply.id, Replace(production.text, "moderation"))
+            withdrawn = production.block(self._rules.refusal)
+            production.seq = await self._feed.append(production.turn.reply.id, withdrawn)
         elif not production.text.strip():
-            return self._failed(production, LlmUnavailable("the model answered nothing"))
-        return End(
-            status=Status.COMPLETE,
-            finish_reason=production.finish or FinishReason.STOP,
-            content=production.text,
-            at=self._clock(),
-            model=production.model,
-            usage=production.usage,
-        )
-
-    def _failed(self, production: _Production, error: ChatAssistError) -> End:
-        end = End.failure(error, self._clock())
-        return replace(end, content=production.text, model=production.model, usage=production.usage)
+            return production.failed(LlmUnavailable("the model answered nothing"), self.clock())
+        return production.completed(self.clock())
 
     async def _make(self, claim: Claim) -> Accepted:
+        instance_id = await self._lease.ensure()
         try:
-            return await claim.make(await self._lease.ensure())
+            return await claim.make(instance_id)
         except CommitUnknown:
-            found = await self._patiently(claim.find)
+            found = await self._lease.patiently(lambda: claim.find(instance_id))
         if found is None:
             raise StoreUnavailable("the claim was not committed")
         return found
 
-    async def _settle(self, turn: Turn, end: End) -> End:
-        """Store the end; where a defect prevents that, store and tell the defect in its place."""
-        failed = replace(End.failure(Internal(), self._clock()), content="")  # the text may be what cannot be stored
-        for attempted in (end, failed):
-            try:
-                return await self._store_end(turn, attempted)
-            except Exception:  # the runner of reply tasks: no follower is left without an end
-                log.exception("storing a reply failed", extra={"reply_id": turn.reply.id})
-        return failed
 
-    async def _store_end(self, turn: Turn, end: End) -> End:
-        """Store the end once; return what the reply ended as."""
-        reply = turn.reply
-
-        async def store() -> End:
-            if await self._store.apply(lambda tx: tx.replies.finish(reply.id, reply.attempt, end)):
-                return end
-            return await self._other_end(turn)
-
-        try:
-            return await self._patiently(store)
-        except StoreUnavailable:
-            return replace(End.failure(ReplyNotStored(), self._clock()), content=end.content)
-
-    async def _other_end(self, turn: Turn) -> End:
-        """Return how somebody else (or an earlier try whose COMMIT we did not hear of) ended the reply."""
-        stored = await self._store.read(lambda tx: tx.turns.find(turn.reply.id, turn.message.user_id))
-        return (stored and stored.reply.end) or End.failure(ReplyInterrupted(), self._clock())
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Run `attempt` until the database answers, for as long as others believe this process alive.
-
-        After that the reply is theirs to end, and StoreUnavailable is raised.
-        """
-        while True:
-            try:
-                return await attempt()
-            except StoreUnavailable:
-                if self._closing or not self._lease.held:
-                    raise
-            await asyncio.sleep(self._rules.store_retry)
+async def _save(store: Store, grown: Sequence[Production]) -> None:
+    texts = [one.so_far() for one in grown]
+    await store.apply(lambda tx: tx.replies.save(texts))
+    for one, text in zip(grown, texts, strict=True):
+        one.saved_seq = text.seq

@@ -1,36 +1,83 @@
 """Follows a reply: to see it grow, or only its end. All read the same feed; what no feed holds, the row says."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
-from chatassist.domain.errors import MessageNotFound, ReplyInterrupted
-from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.errors import MessageNotFound, ReplyInterrupted, ShuttingDown
+from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
-from chatassist.domain.ports.runtime import Clock
-from chatassist.domain.turns import End, Status, Turn
+from chatassist.domain.replies.ends import Ends
+from chatassist.domain.replies.lease import Lease
+from chatassist.domain.replies.stores import Stores
+from chatassist.domain.turns import End, Reply, Status, Turn
 
 LOOK_AGAIN = 0.5
-"""Seconds between looks at the row of a reply that runs, but whose feed is not held here."""
+"""Seconds between looks at the row of a reply that runs, but whose feed is not held here; later up to four times so."""
+SILENCE = 10.0
+"""Seconds of silence after which a follower is told that nothing came."""
+ELSEWHERE_WAIT = 1.0
+"""Seconds of one wait for a reply that another process produces: so soon a drain of this one is noticed."""
 
 
 class Follower:
-    """Reads replies, from this process's feed where it is held, else from the database."""
+    """Reads replies, from a feed where one is held, else from the store."""
 
-    def __init__(self, store: Store, feed: ReplyFeed, clock: Clock, *, look_again: float = LOOK_AGAIN) -> None:
-        self._store = store
+    def __init__(
+        self, stores: Stores, feed: ReplyFeed, lease: Lease, ends: Ends, *, look_again: float = LOOK_AGAIN
+    ) -> None:
+        self._stores = stores
         self._feed = feed
-        self._clock = clock
+        self._lease = lease
+        self._clock = lease.clock
+        self._ends = ends
         self._look_again = look_again
+        self._closing = False
 
-    async def events(self, reply_id: str, after: int = 0) -> AsyncIterator[Numbered]:
-        """Yield what came after number `after`, then what comes, until the end or until nobody holds the feed."""
-        while (found := await self._feed.read(reply_id, after, 10.0)) is not None:
-            for numbered in found:
-                yield numbered
-                if isinstance(numbered.event, Ended):
+    def close(self) -> None:
+        """End what follows replies of other processes: those of this one have ended by now."""
+        self._closing = True
+
+    async def follow(self, turn: Turn, after: int) -> AsyncGenerator[Sequence[Numbered], None]:
+        """Yield what came after number `after`, then what comes as it comes, until an Ended; () at every SILENCE.
+
+        Raises ShuttingDown or StoreUnavailable where only this following breaks, and MessageNotFound once deleted.
+        """
+        quiet = 0.0
+        async with aclosing(self._steps(turn, after)) as steps:
+            async for events, waited in steps:
+                quiet += waited
+                if events or quiet >= SILENCE:
+                    yield events
+                    quiet = 0.0
+                if events and isinstance(events[-1].event, Ended):
                     return
-                after = numbered.seq
+
+    async def _steps(self, turn: Turn, after: int) -> AsyncGenerator[tuple[Sequence[Numbered], float], None]:
+        """Yield what each look gave, and how many seconds it waited; without end, but for the reply's."""
+        pause, told, silent = self._look_again, False, 0.0
+        while True:
+            here = self._lease.vouches_for(turn.reply.instance_id)
+            wait = SILENCE if here else ELSEWHERE_WAIT
+            found = await self._feed.read(turn.reply.id, after, wait)
+            if found:
+                found = _to_end(found)
+                yield found, 0.0
+                after, pause, silent = found[-1].seq, self._look_again, 0.0
+                continue
+            silent += wait
+            if found is None or (not here and silent >= SILENCE):
+                turn, silent = await self.stored(turn.reply.id, turn.message.user_id), 0.0
+                if rest := _rest(turn.reply, after, told=told):
+                    yield rest, 0.0
+                    after, told = rest[-1].seq, True
+            if self._closing and not here:
+                raise ShuttingDown
+            if found is None:
+                await asyncio.sleep(wait := pause)
+                pause = min(pause * 1.5, 4 * self._look_again)
+            yield (), wait
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
         """Return the turn once its reply has ended, or as it stands after so many seconds.
@@ -38,20 +85,21 @@ class Follower:
         A reply without a feed here runs elsewhere, or was claimed this very moment: its row is looked at again.
         """
         now = asyncio.get_running_loop().time
-        until = now() + seconds
+        until, pause = now() + seconds, self._look_again
         while True:
             seen = await self._watched(turn, until) or await self.stored(turn.reply.id, turn.message.user_id)
             left = until - now()
-            if seen.reply.status is not Status.RUNNING or left <= 0:
+            if seen.reply.status is not Status.RUNNING or left <= 0 or self._closing:
                 return seen
-            await asyncio.sleep(min(left, self._look_again))
+            await asyncio.sleep(min(left, pause))
+            pause = min(pause * 1.5, 4 * self._look_again)
 
     async def _watched(self, turn: Turn, until: float) -> Turn | None:
         """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held."""
         now = asyncio.get_running_loop().time
-        after, pieces = 0, [""]
+        after, pieces = turn.reply.first_seq, [""]
         while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
-            for numbered in found:
+            for numbered in _to_end(found):
                 after = numbered.seq
                 match numbered.event:
                     case Delta(text):
@@ -59,13 +107,13 @@ class Follower:
                     case Replace(content):
                         pieces = [content]
                     case Ended(end):
-                        return _with(turn, "".join(pieces), end)
+                        return replace(turn, reply=_so_far(turn.reply, pieces).ended(end))
             if not found:
-                return _with(turn, "".join(pieces))
+                return replace(turn, reply=_so_far(turn.reply, pieces))
         return None
 
     async def stored(self, reply_id: str, user_id: str) -> Turn:
-        """Return the turn as the database holds it. Raises MessageNotFound.
+        """Return the turn as its store holds it. Raises MessageNotFound.
 
         A running reply whose instance is no longer believed alive is interrupted, and the first who sees it says so.
         """
@@ -77,18 +125,38 @@ class Follower:
                 return turn, False
             return turn, not await tx.instances.is_alive(turn.reply.instance_id, now)
 
-        turn, orphaned = await self._store.read(look)
+        turn, orphaned = await self._stores.saved.read(look)
         if turn is None:
-            raise MessageNotFound
-        return await self._interrupted(turn) if orphaned else turn
+            turn = await self._stores.unsaved.read(lambda tx: tx.turns.find(reply_id, user_id))
+            if turn is None:
+                raise MessageNotFound
+            orphaned = turn.reply.status is Status.RUNNING and await self._is_orphaned(turn.reply.instance_id)
+        return await self._ends.from_outside(turn, End.failure(ReplyInterrupted(), now)) if orphaned else turn
 
-    async def _interrupted(self, turn: Turn) -> Turn:
-        end = End.failure(ReplyInterrupted(), self._clock())
-        if await self._store.apply(lambda tx: tx.replies.finish(turn.reply.id, turn.reply.attempt, end)):
-            return replace(turn, reply=turn.reply.ended(end))
-        return await self.stored(turn.reply.id, turn.message.user_id)
+    async def _is_orphaned(self, instance_id: str) -> bool:
+        now = self._clock()
+        return not await self._stores.saved.read(lambda tx: tx.instances.is_alive(instance_id, now))
 
 
-def _with(turn: Turn, text: str, end: End | None = None) -> Turn:
-    reply = replace(turn.reply, content=text)
-    return replace(turn, reply=reply.ended(end) if end else reply)
+def _to_end(events: Sequence[Numbered]) -> Sequence[Numbered]:
+    """Return the events up to the first end: a reply that failed may have been begun again."""
+    for number, numbered in enumerate(events, start=1):
+        if isinstance(numbered.event, Ended):
+            return events[:number]
+    return events
+
+
+def _rest(reply: Reply, after: int, *, told: bool) -> Sequence[Numbered]:
+    """Return what a stored reply tells of itself to whoever saw the events up to `after`.
+
+    While it runs elsewhere: all text so far, but only once. When it has ended: its text, if more came, and the end.
+    """
+    if reply.end is None:
+        return [Numbered(reply.seq, Replace(reply.content, "resync"))] if reply.seq > after and not told else []
+    behind = reply.seq - 1 > after
+    text = [Numbered(reply.seq - 1, Replace(reply.content, "resync"))] if behind else []
+    return [*text, Numbered(reply.seq, Ended(reply.end))]
+
+
+def _so_far(reply: Reply, pieces: Sequence[str]) -> Reply:
+    return replace(reply, content="".join(pieces))

@@ -35,13 +35,17 @@ class Gate:
 
         Raises ModelUnknown, SessionNotFound, TooManySends, ContentBlocked; only what could be accepted is counted.
         """
-        if draft.model is not None and draft.model not in self._rules.models:
-            raise ModelUnknown
         if draft.session_id is not None and not is_id(draft.session_id):
             raise SessionNotFound
-        await self._limiter.hit(Rule.SENDS, user.id)
+        await self.admit_model(user, draft.model)
         if not await self._moderator.allows(draft.text, user.openid):
             raise ContentBlocked
+
+    async def admit_model(self, user: User, model: str | None) -> None:
+        """Let a reply be made by this model, to what passed before. Raises ModelUnknown, TooManySends."""
+        if model is not None and model not in self._rules.models:
+            raise ModelUnknown
+        await self._limiter.hit(Rule.SENDS, user.id)
 
     async def count_read(self, user: User) -> None:
         """Count one look at a reply. Raises TooManyReads."""

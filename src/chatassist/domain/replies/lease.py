@@ -1,10 +1,15 @@
 """This process's claim to be alive: a row that is renewed, and by which others judge the replies it left running."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
+from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.runtime import Runtime
+
+T = TypeVar("T")
 
 RENEW_SECONDS = 5.0
 VALID_SECONDS = 15.0
@@ -13,13 +18,17 @@ VALID_SECONDS = 15.0
 class Lease:
     """An instance id with a date. An id found lapsed is given up: what ran under it is orphaned for good."""
 
-    def __init__(self, store: Store, runtime: Runtime) -> None:
+    def __init__(self, store: Store, runtime: Runtime, *, retry: float = 1.0) -> None:
+        """`retry`: seconds between tries of what is done `patiently`."""
         self._store = store
+        self._retry = retry
         self.clock = runtime.clock
         self._new_id = runtime.new_id
         self._lock = asyncio.Lock()
         self._id = ""
         self._until = datetime.min.replace(tzinfo=UTC)
+        self.leaving = False
+        """Whether the process is about to end, so that nothing is worth waiting for."""
 
     @property
     def held(self) -> bool:
@@ -37,6 +46,19 @@ class Lease:
     def vouches_for(self, instance_id: str) -> bool:
         """Whether others still believe that this process runs what it claimed under that id."""
         return self.held and instance_id == self._id
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Run `attempt` until the database answers, for as long as others believe this process alive.
+
+        After that the reply in question is theirs to end, and StoreUnavailable is raised.
+        """
+        while True:
+            try:
+                return await attempt()
+            except StoreUnavailable:
+                if self.leaving or not self.held:
+                    raise
+            await asyncio.sleep(self._retry)
 
     async def renew(self) -> None:
         """Store that this process lives for another 15 s, under a new id when the old one lapsed."""

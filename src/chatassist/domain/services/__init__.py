@@ -5,6 +5,7 @@ import asyncio
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
@@ -21,6 +22,7 @@ class Services:
         users: UserService,
         sessions: SessionService,
         messages: MessageService,
+        replies: ReplyService,
         speech: SpeechService,
     ) -> None:
         self._store = store
@@ -28,6 +30,7 @@ class Services:
         self.users = users
         self.sessions = sessions
         self.messages = messages
+        self.replies = replies
         self.speech = speech
 
     async def check(self) -> None:
@@ -36,5 +39,9 @@ class Services:
         await self._store.check()
 
     async def drain(self, seconds: float) -> None:
-        """Take no new work, give what runs so many seconds, then end the rest: replies as interrupted."""
+        """Take no new work, give what runs so many seconds, then end the rest: replies as interrupted.
+
+        Whoever follows a reply of another process is told to follow it elsewhere.
+        """
         await asyncio.gather(self._engine.drain(seconds), self.speech.drain(seconds))
+        self.replies.close()

@@ -1,59 +1,94 @@
-"""Sending a message and seeing its reply: exactly once per key, stored before any vendor is called."""
+"""Messages as they are sent, and replies as they are made again: once per key, stored before any vendor call."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from chatassist.domain.errors import IdempotencyMismatch, Limited, MessageNotFound, StoreUnavailable
+from chatassist.domain.errors import (
+    IdempotencyMismatch,
+    Limited,
+    MessageNotFound,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from chatassist.domain.model import User, is_id
-from chatassist.domain.ports.persistence import Store, Taken
-from chatassist.domain.ports.replies import Numbered
-from chatassist.domain.replies.claims import SendClaims
+from chatassist.domain.ports.persistence import Taken
+from chatassist.domain.replies.claiming import Claims
+from chatassist.domain.replies.claims import Claim
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.follow import Follower
 from chatassist.domain.replies.gate import Gate
-from chatassist.domain.turns import Draft, Status, Turn
+from chatassist.domain.replies.stores import Stores
+from chatassist.domain.turns import Draft, Status, Turn, check_key
 
 log = logging.getLogger(__name__)
+
+Fits = Callable[[Turn], bool]
+"""Tell whether a turn is the one that this wish, repeated under its key, was accepted for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A turn that is stored. `replayed`: it was accepted by an earlier send with the same key."""
+    """A turn that is stored. `replayed`: it was accepted by an earlier wish with the same key."""
 
     turn: Turn
     replayed: bool
 
 
 class MessageService:
-    """Accepts messages and shows their replies."""
+    """Accepts messages, and wishes for another reply."""
 
-    def __init__(
-        self, store: Store, engine: ReplyEngine, follower: Follower, *, gate: Gate, claims: SendClaims
-    ) -> None:
-        self._store = store
+    def __init__(self, stores: Stores, engine: ReplyEngine, follower: Follower, *, gate: Gate, claims: Claims) -> None:
+        self._stores = stores
         self._engine = engine
         self._follower = follower
         self._gate = gate
         self._claims = claims
-        self._keys: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
+        self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, user: User, draft: Draft) -> Sent:
         """Store a message and start its reply, or find the turn that an earlier send with the same key made.
 
-        Returns once the turn is stored; the reply goes on by itself. A send that raises has changed nothing, but for
-        StoreUnavailable: where the database went away at its COMMIT, only the same key tells what became of it.
-        Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, TooManySends,
-        ContentBlocked, ShuttingDown, StoreUnavailable.
+        Returns once the turn is stored; the reply goes on by itself. A turn that failed begins its next attempt. A send
+        that raises has changed nothing, but for StoreUnavailable: where the database went away at its COMMIT, only the
+        same key tells what became of it.
+        Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, MessageNotFound (the
+        key's turn was deleted), TooManySends, ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = self._gate.checked(draft)
-        if draft.key is None:
-            return await self._accept(user, draft)
-        # Sends with one key wait for each other, so that only the first is counted; elsewhere the key's index rules.
-        async with self._keys.setdefault((user.id, draft.key), asyncio.Lock()):
-            return await self._known(user, draft) or await self._accept(user, draft)
+
+        async def fresh() -> Turn:
+            await self._gate.admit(user, draft)
+            return await self._start(user, draft)
+
+        return await self._once(user, draft.key, draft.repeats, fresh)
+
+    async def regenerate(self, user: User, reply_id: str, *, key: str | None = None, model: str | None = None) -> Sent:
+        """Start another version of the reply to a session's last message; repeated with its key, find that version.
+
+        Raises KeyInvalid, MessageNotFound, NotLastTurn, ReplyRunning, ModelUnknown, IdempotencyMismatch, TooManySends,
+        ShuttingDown, StoreUnavailable.
+        """
+        check_key(key)
+        model = model or None
+        if not is_id(reply_id):
+            raise MessageNotFound
+        turn = await self._follower.stored(reply_id, user.id)
+
+        def fits(known: Turn) -> bool:
+            same = known.message.id == turn.message.id and known.reply.version > 1
+            return same and known.reply.requested_model == model
+
+        async def fresh() -> Turn:
+            await self._gate.admit_model(user, model)
+            try:
+                return await self._accept(await self._claims.regenerate(turn, key, model))
+            except SessionNotFound as exc:
+                raise MessageNotFound from exc
+
+        return await self._once(user, key, fits, fresh)
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
         """Return the turn once its reply has ended, or as it stands after so many seconds."""
@@ -61,47 +96,52 @@ class MessageService:
             return turn
         return await self._follower.settle(turn, seconds)
 
-    async def get(self, user: User, reply_id: str) -> Turn:
-        """Return the turn of a reply, with all text so far. Raises MessageNotFound, TooManyReads."""
-        await self._gate.count_read(user)
-        if not is_id(reply_id):
-            raise MessageNotFound
-        return await self.settle(await self._follower.stored(reply_id, user.id), 0.0)
-
-    def events(self, turn: Turn) -> AsyncIterator[Numbered]:
-        """Yield the reply's events as they come, from its first."""
-        return self._follower.events(turn.reply.id)
-
-    async def _accept(self, user: User, draft: Draft) -> Sent:
-        self._engine.check_open()
-        try:
-            await self._gate.admit(user, draft)
-        except Limited:
-            if known := await self._known(user, draft):  # accepted meanwhile, and what attaches is not counted
-                return known
-            raise
-        try:
-            accepted = await self._engine.start(self._claims.of(user, draft))
-        except Taken:  # another send with the key won the race
-            return await self._winner(user, draft)
-        log.info("turn accepted", extra={"reply_id": accepted.turn.reply.id, "user_id": user.id})
-        return Sent(turn=accepted.turn, replayed=False)
-
-    async def _known(self, user: User, draft: Draft) -> Sent | None:
-        key = draft.key
+    async def _once(self, user: User, key: str | None, fits: Fits, fresh: Callable[[], Awaitable[Turn]]) -> Sent:
+        """Find what the key was accepted for, or let it be accepted; what failed is begun again."""
         if key is None:
-            return None
-        turn = await self._store.read(lambda tx: tx.turns.find_by_key(key, user.id))
+            self._engine.check_open()
+            return Sent(turn=await fresh(), replayed=False)
+        # Wishes with one key wait for each other, so that only the first is counted; elsewhere the key's index rules.
+        async with self._keys.setdefault((user.id, key), asyncio.Lock()):
+            known = await self._known(user, key, fits)
+            if known and known.reply.status is not Status.FAILED:
+                return Sent(turn=known, replayed=True)
+            self._engine.check_open()
+            try:
+                turn = await self._again(user, known) if known else await fresh()
+            except (Limited, Taken) as error:  # perhaps accepted elsewhere meanwhile, and what attaches is not counted
+                winner = await self._known(user, key, fits)
+                if winner and (known is None or winner.reply.attempt > known.reply.attempt):
+                    return Sent(turn=winner, replayed=True)
+                if isinstance(error, Taken):
+                    raise StoreUnavailable("a key is taken, but its turn cannot be read") from error
+                raise
+            return Sent(turn=turn, replayed=False)
+
+    async def _known(self, user: User, key: str, fits: Fits) -> Turn | None:
+        turn = await self._stores.find_by_key(key, user.id)
         if turn is None:
             return None
-        if not draft.repeats(turn):
+        if not fits(turn):
             raise IdempotencyMismatch
         if turn.reply.status is Status.RUNNING:  # it may be orphaned
             turn = await self._follower.stored(turn.reply.id, user.id)
-        log.info("send repeated", extra={"reply_id": turn.reply.id, "status": turn.reply.status})
-        return Sent(turn=turn, replayed=True)
+        log.info("wish repeated", extra={"reply_id": turn.reply.id, "status": turn.reply.status})
+        return turn
 
-    async def _winner(self, user: User, draft: Draft) -> Sent:
-        if known := await self._known(user, draft):
-            return known
-        raise StoreUnavailable("a key is taken, but its turn cannot be read")
+    async def _again(self, user: User, failed: Turn) -> Turn:
+        await self._gate.admit(user, Draft(text=failed.message.content, model=failed.reply.requested_model))
+        return await self._accept(await self._claims.restart(failed))
+
+    async def _start(self, user: User, draft: Draft) -> Turn:
+        if user.preferences.save_history:
+            try:
+                return await self._accept(self._claims.saved(user, draft))
+            except SessionNotFound:  # unless it is an unsaved one
+                pass
+        return await self._accept(await self._claims.unsaved(user, draft))
+
+    async def _accept(self, claim: Claim) -> Turn:
+        turn = (await self._engine.start(claim)).turn
+        log.info("turn accepted", extra={"reply_id": turn.reply.id, "user_id": turn.message.user_id})
+        return turn

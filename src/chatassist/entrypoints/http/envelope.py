@@ -58,13 +58,10 @@ class MethodNotAllowed(ChatAssistError, slug="method_not_allowed"):
 
 
 class TurnFailed(ChatAssistError):
-    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it.
+    """A blocking send whose reply failed; answered by the reply's reason, with the turn's ids beside it."""
 
-    A replayed failure stays as it is, so it is not worth a retry.
-    """
-
-    def __init__(self, turn: Turn, *, replayed: bool) -> None:
-        super().__init__(retry_after=None if replayed else errors.named(turn.reply.reason).retry_after)
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(retry_after=errors.named(turn.reply.reason).retry_after)
         self.turn = turn
 
 
@@ -91,6 +88,9 @@ SENTENCES: Mapping[str, str] = {
     "model_unknown": "所选模型不可用",
     "client_message_id_invalid": "消息编号格式错误",
     "idempotency_mismatch": "该消息编号已用于其他内容",
+    "not_last_turn": "只能重新生成最后一条回复",
+    "reply_running": "回复正在生成中，请稍候",
+    "bad_seq": "续传位置无效",
     "audio_missing": "请选择要识别的录音",
     "audio_empty": "录音内容为空，请重新录制",
     "audio_unsupported": "无法识别该音频格式，请使用 mp3、wav 或 m4a",
