@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.fixtures.programs",
     "tests.fixtures.service",
     "tests.fixtures.miniprogram",
+    "tests.fixtures.nginx",
     "tests.fixtures.speech",
     "tests.fixtures.vendor",
     "tests.fixtures.wechat",

@@ -18,7 +18,7 @@ from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import event, fails, hangs, piece, says, sends
 
 CODE = "dev:somebody"  # what the mini-program logs in with
-SAID = ("你好，", "世界 😀\n", 'a "b" \\ \u2028', "é\x7f", "𠮷 ok")
+SAID = ("你好，", "世界 😀\n", 'a "b" \\ \u2028', "é\t", "𠮷 ok")
 START = ["POST /auth/wechat-login", "POST /chat/message/stream"]
 
 
