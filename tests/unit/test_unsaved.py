@@ -280,8 +280,8 @@ async def test_a_repeated_continuation_is_the_same_turn_however_its_session_is_n
     for named in (session, turn.message.session_id, None, ""):
         sent = await world.send(anna, "secret question", key=KEY, session_id=named)
         assert (sent.replayed, sent.turn) == (True, turn)
+    other = (await world.ask(saving)).message.session_id
     with pytest.raises(IdempotencyMismatch):
-        other = (await world.ask(saving)).message.session_id
         await world.send(anna, "secret question", key=KEY, session_id=other)
 
 
@@ -391,10 +391,17 @@ async def test_looking_rating_and_deleting_do_not_prolong_it(world: World, anna:
         await world.get(anna, first.reply.id)
 
 
-async def test_what_nobody_asks_for_is_forgotten_by_upkeep(world: World, anna: User) -> None:
-    await ask(world, anna)
-    world.clock.advance(IDLE)
+async def test_what_nobody_asks_for_is_forgotten_too(world: World, anna: User) -> None:
+    await ask(world, anna, key="secret-key")
+    deleted = await ask(world, anna, key="secret-key-2")
+    await world.replies.delete(anna, deleted.reply.id)
+    await world.upkeep.forget()
+    assert "secret" in str(world.unsaved._tables)
+    with pytest.raises(MessageNotFound):
+        await ask(world, anna, key="secret-key-2")
 
-    await world.upkeep.reap()
+    world.clock.advance(IDLE + 1)
+    await world.upkeep.forget()
 
     assert "secret" not in str(world.unsaved._tables)
+    assert "forget" in [job.name for job in world.upkeep.jobs()]

@@ -267,7 +267,7 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
-        self.upkeep = Upkeep(self.store, self.engine, self.lease)
+        self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
             self.engine,
