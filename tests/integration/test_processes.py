@@ -212,3 +212,25 @@ async def test_sigterm_ends_the_process_in_time(process: MakeProcess, vendor: Lo
         async with asyncio.timeout(5.5):
             await service.end(signal.SIGTERM)
         assert reason_of(await sending) == (500, "reply_interrupted")
+
+
+async def test_sigterm_ends_the_process_in_time_even_while_the_database_is_frozen(
+    start_mariadb: Callable[[], MariaDbServer], process: MakeProcess, vendor: LoopbackVendor
+) -> None:
+    server = start_mariadb()
+    database = await new_database(server.url)
+    await migrate(database)
+    vendor.script = hangs("so far")
+    drain = {"CHATASSIST_HTTP__DRAIN_SECONDS": "0.5"}
+    service = process({**variables_of(settings_for(database)), **vendor_variables(vendor), **drain})
+    async with client_of(await service.start()) as api:
+        person = await api.login()
+        sending = asyncio.create_task(person.send("hello"))
+        await vendor.until(lambda: vendor.busy == 1)
+        server.pause()
+        try:
+            async with asyncio.timeout(5.5):
+                await service.end(signal.SIGTERM)
+        finally:
+            server.resume()
+        assert reason_of(await sending)[0] == 500

@@ -204,3 +204,16 @@ def test_an_endless_event_after_the_finish_reason_leaves_the_reply_as_it_is() ->
 
     assert list(reply.end()) == []
     assert reply.last().finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_what_the_model_thinks_comes_apart_from_what_it_says(field: str) -> None:
+    """Cut anywhere, cleaned as text is, once even where a vendor sends it under two names, and alone no answer."""
+    both = {"reasoning_content": "\ud83d", "reasoning": "\ud83d"}
+    body = a_choice(delta={field: "hm "}) + a_choice(delta=both) + a_choice(delta={field: "\ude00\x07"})
+    chunks = read(*cut(body + stream_of("a", "b"), *range(1, len(body))))
+
+    assert "".join(chunk.thinking for chunk in chunks) == "hm 😀"
+    assert "".join(chunk.text for chunk in chunks) == "ab"
+    with pytest.raises(LlmUnavailable):
+        read(body + DONE)

@@ -16,7 +16,7 @@ from chatassist.domain.services import Services
 from chatassist.domain.upkeep import repeat
 from chatassist.settings import SQLITE_DEFAULT, Settings
 
-RELEASE_SECONDS = 1.0
+RELEASE_SECONDS = 0.5
 
 
 async def migrate(settings: Settings) -> None:

@@ -29,6 +29,7 @@ _FINISH_REASONS = {
     "sensitive": FinishReason.BLOCKED,  # Zhipu, Hunyuan
 }
 _FAILURES = frozenset({"error", "network_error", "insufficient_system_resource"})  # OpenRouter, Zhipu, DeepSeek
+_THINKING = ("reasoning_content", "reasoning")  # most Chinese vendors; vLLM, Ollama, OpenRouter, Groq
 _UNFINISHED = frozenset({"", "null"})  # what some write instead of null
 
 
@@ -39,6 +40,7 @@ class ReplyReader:
         self._room = max_body
         self._events = EventStream(max_event=min(_MAX_EVENT, max_body))
         self._text = CleanText()
+        self._thinking = CleanText()
         self._spoken = False
         self._finish: FinishReason | None = None
         self._broken = False
@@ -77,9 +79,9 @@ class ReplyReader:
     def _chunks(self, events: Iterator[bytes]) -> Iterator[Chunk]:
         for event in events:
             for document in self._documents(event):
-                text = self._read(document)
-                if text:
-                    yield Chunk(text=text, model=self._model)
+                text, thinking = self._read(document)
+                if text or thinking:
+                    yield Chunk(text=text, thinking=thinking, model=self._model)
 
     def _documents(self, event: bytes) -> Iterator[object]:
         if event.strip() == b"[DONE]":
@@ -97,18 +99,19 @@ class ReplyReader:
         else:
             yield document
 
-    def _read(self, document: object) -> str:
+    def _read(self, document: object) -> tuple[str, str]:
+        """Return what an event brings: text, and thinking."""
         if not isinstance(document, dict):
-            return ""
+            return "", ""
         refused = None if self.over else refusal_within(document)
         if refused is not None:
             raise refused
         choices = document.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None  # empty with usage, and from Azure
         self._note(document, choice)
-        return self._speak(choice) if isinstance(choice, dict) and not self.over else ""
+        return self._speak(choice) if isinstance(choice, dict) and not self.over else ("", "")
 
-    def _speak(self, choice: dict[str, object]) -> str:
+    def _speak(self, choice: dict[str, object]) -> tuple[str, str]:
         said = choice.get("delta")
         if not isinstance(said, dict) and isinstance(choice.get("message"), dict):
             # A whole completion: in place of a stream, or (MiniMax) once more at its end.
@@ -118,8 +121,16 @@ class ReplyReader:
         if not self._spoken and not text.strip():
             text = ""  # Moonshot and Qwen may begin with stray whitespace
         self._spoken = self._spoken or bool(text)
+        thinking = "".join(self._thoughts(said)) if isinstance(said, dict) else ""
         self._end(choice.get("finish_reason"))
-        return text
+        return text, thinking
+
+    def _thoughts(self, said: dict[str, object]) -> Iterator[str]:
+        for field in _THINKING:
+            thought = said.get(field)
+            if isinstance(thought, str) and thought:
+                yield self._thinking.feed(thought)
+                return  # some send both
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str) or reason in _UNFINISHED:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 Work = Callable[[Transaction], Awaitable[T]]
 
 _RUNS = 3  # of one unit in all
-_SECONDS_TO_CLOSE = 2.0
+_SECONDS_TO_CLOSE = 0.5
 _JITTER = 0.05  # s; so that two that collided do not collide again
 
 

@@ -31,8 +31,9 @@ from chatassist.domain.turns import End, FinishReason, Reply
 
 log = logging.getLogger(__name__)
 
-CLOSING_SECONDS = 3.0
-"""How long interrupted replies may take to store their end when the process goes away."""
+CLOSING_SECONDS = 2.0
+"""How long interrupted replies may take to store their end when the process goes away: with what the HTTP door, the
+store and the lease take to close, less than five seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,12 +44,12 @@ class ReplyService:
     async def follow(self, user: User, reply_id: str, after: int) -> tuple[Turn, Events]:
         """Return the turn of a reply, and its events after the number `after` as `Follower.follow` yields them.
 
-        Raises BadSeq.
+        What an earlier attempt told is not told again. Raises BadSeq.
         """
         turn = await self._find(user, reply_id)
         if not 0 <= after <= (self._engine.last_number(turn.reply) if _runs(turn) else turn.reply.seq):
             raise BadSeq
-        return turn, self._follower.follow(turn, after)
+        return turn, self._follower.follow(turn, max(after, turn.reply.first_seq))
 
     def events(self, turn: Turn) -> Events:
         """Return the events of a turn that was just accepted or found, from the first of its attempt."""

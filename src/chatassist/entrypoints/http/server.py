@@ -4,6 +4,7 @@ import asyncio
 import socket
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,8 +13,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from chatassist.entrypoints.http.envelope import MalformedHttp, refuse
 from chatassist.settings import HttpSettings
 
-LAST_SECONDS = 2
+LAST_SECONDS = 1
 """How long answers may take to leave after the replies have drained."""
+UNREAD_SECONDS = 60
+"""How long a client may leave what he was sent unacknowledged or unread before the system hangs up on him."""
 
 
 class EnvelopeProtocol(HttpToolsProtocol):
@@ -44,6 +47,9 @@ class DrainingServer(uvicorn.Server):
         """Start, then say where."""
         await super().startup(sockets)
         if self.started:
+            for server in self.servers:
+                for listener in server.sockets:
+                    _limit_patience(listener)
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._on_started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
@@ -56,6 +62,16 @@ class DrainingServer(uvicorn.Server):
         if not draining.done():
             await services.drain(0)
         await super().shutdown(sockets)
+
+
+def _limit_patience(listener: Any) -> None:
+    """Let connections end whose client has vanished or does not read: they inherit it from their listener.
+
+    What he follows costs bounded memory anyway; this frees his connection. Where there is no such option, the system's
+    own patience of some minutes has to do.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
 
 
 def new_server(app: FastAPI, http: HttpSettings, started: Callable[[str], None]) -> DrainingServer:
