@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.fixtures.speech",
     "tests.fixtures.vendor",
     "tests.fixtures.wechat",
+    "tests.fixtures.streams",  # last: it imports others, which pytest has to load first
 ]

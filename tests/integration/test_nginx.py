@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from chatassist.settings import HttpSettings
 from tests.fixtures.miniprogram import code_of
 from tests.fixtures.nginx import PAGE, Fronted, sample
-from tests.fixtures.service import Api, Answer, Person, Serve, data_of, reason_of, settings_for
+from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, settings_for
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, says
 

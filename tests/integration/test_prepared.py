@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.engine import open_engine
 from chatassist.adapters.persistence.failures import is_duplicate, is_lost
+from chatassist.adapters.persistence.mapping import turn_values, user_values
 from chatassist.adapters.persistence.prepared import Prepared, say
-from chatassist.adapters.persistence.tables import MESSAGES, USERS, turn_values, user_values
+from chatassist.adapters.persistence.tables import MESSAGES, USERS
 from tests.builders import NOW, a_session, a_turn, a_user
 
 ALL = select(USERS).where(USERS.c.openid == bindparam("openid"))
