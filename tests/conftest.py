@@ -5,8 +5,12 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.logs",
     "tests.fixtures.reply_feeds",
+    "tests.fixtures.programs",
     "tests.fixtures.service",
+    "tests.fixtures.miniprogram",
+    "tests.fixtures.nginx",
     "tests.fixtures.speech",
     "tests.fixtures.vendor",
     "tests.fixtures.wechat",
+    "tests.fixtures.streams",  # last: it imports others, which pytest has to load first
 ]
