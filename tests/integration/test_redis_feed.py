@@ -14,7 +14,7 @@ from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.adapters.replies.redis_entries import KEPT_ENTRIES, RUNNING_SECONDS, key_of
 from chatassist.adapters.seal import Seal
-from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thinking
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, Thinking
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, FinishReason, Status, Usage
 from tests.builders import an_end, new_id
 from tests.fixtures.redis import HASTY, SECRET, RedisServer
@@ -52,7 +52,14 @@ async def test_every_event_arrives_as_it_was(redis_pair: Pair) -> None:
         Ended(an_end(None, status=Status.FAILED, finish_reason=FinishReason.ERROR)),
     ]
     for end in ends:
-        events = [Delta("你\n"), Delta("\ud83d"), Thinking("嗯…"), Replace("", "moderation"), Delta(""), end]
+        events: list[Event] = [
+            Delta("你\n"),
+            Delta("\ud83d"),
+            Thinking("嗯…"),
+            Replace("", "moderation"),
+            Delta(""),
+            end,
+        ]
         await redis_pair.open(reply := new_id(), 0)
         await redis_pair.append(reply, *events)
         assert await now(redis_pair, reply) == [Numbered(seq, event) for seq, event in enumerate(events, 1)]
