@@ -14,7 +14,7 @@ from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.adapters.replies.redis_entries import KEPT_ENTRIES, RUNNING_SECONDS, key_of
 from chatassist.adapters.seal import Seal
-from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thinking
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, Thinking
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, FinishReason, Status, Usage
 from tests.builders import an_end, new_id
 from tests.fixtures.redis import HASTY, SECRET, RedisServer
@@ -52,7 +52,14 @@ async def test_every_event_arrives_as_it_was(redis_pair: Pair) -> None:
         Ended(an_end(None, status=Status.FAILED, finish_reason=FinishReason.ERROR)),
     ]
     for end in ends:
-        events = [Delta("你\n"), Delta("\ud83d"), Thinking("嗯…"), Replace("", "moderation"), Delta(""), end]
+        events: list[Event] = [
+            Delta("你\n"),
+            Delta("\ud83d"),
+            Thinking("嗯…"),
+            Replace("", "moderation"),
+            Delta(""),
+            end,
+        ]
         await redis_pair.open(reply := new_id(), 0)
         await redis_pair.append(reply, *events)
         assert await now(redis_pair, reply) == [Numbered(seq, event) for seq, event in enumerate(events, 1)]
@@ -370,6 +377,19 @@ async def test_a_redis_that_takes_no_writes_counts_as_away(
     await eventually(lambda: feed._link.up)
 
 
+async def test_a_redis_that_comes_and_goes_is_told_ever_more_slowly(
+    shared_redis: RedisServer, open_feed: OpenFeed
+) -> None:
+    feed = open_feed(shared_redis)
+    for _ in range(3):
+        feed._link._lost(OSError())
+        await eventually(lambda: feed._link.up)
+    began = time.monotonic()
+    feed._link._lost(OSError())
+    await eventually(lambda: feed._link.up)
+    assert time.monotonic() - began > 0.7
+
+
 async def test_closing_ships_what_waits_and_ends_every_task(shared_redis: RedisServer, open_feed: OpenFeed) -> None:
     reader = open_feed(shared_redis)
     before = asyncio.all_tasks()
@@ -410,6 +430,21 @@ async def test_a_request_to_stop_reaches_all_others_and_not_who_asks(
     assert await waiting[1] == await waiting[2] == reply
     await feeds[1].request_stop(other := new_id())
     assert await waiting[0] == other
+
+
+async def test_where_streams_are_forbidden_a_feed_is_that_of_its_process(
+    redis_server: RedisServer, open_feed: OpenFeed
+) -> None:
+    redis_server.say("ACL", "SETUSER", "default", "-@stream")
+    feed = open_feed(redis_server)
+    reply = await opened(feed, Delta("a"))
+    await eventually(lambda: not feed._shipper._due)
+    assert await now(feed, reply) == numbered(1, Delta("a"))
+    assert await now(feed, new_id()) is None
+    waiting = asyncio.create_task(first(feed.stop_requests()))
+    assert not (await asyncio.wait({waiting}, timeout=0.3))[0], "nobody is heard, but nothing breaks"
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_requests_are_heard_again_after_redis_was_away(redis_server: RedisServer, open_feed: OpenFeed) -> None:

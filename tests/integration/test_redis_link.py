@@ -89,7 +89,7 @@ async def test_a_unit_that_was_changed_by_others_does_not_happen(
     for meddles in (False, True):
         await other.ask("SET", "watched", "1")
         async with link.watching() as watch:
-            assert await watch.get("watched") == b"1"
+            assert list(await watch.get(["watched"])) == [b"1"]
             if meddles:
                 await other.ask("SET", "watched", "2")
             assert await watch.commit([("SET", "watched", "3"), ("SET", "besides", "1")]) is not meddles
@@ -101,7 +101,7 @@ async def test_a_unit_whose_commit_is_not_answered_is_in_doubt(redis_server: Red
 
     async def unit() -> None:
         async with link.watching() as watch:
-            assert await watch.get("watched") is None
+            assert list(await watch.get(["watched"])) == [None]
             redis_server.pause()
             await watch.commit([("SET", "watched", "3")])
 

@@ -204,7 +204,7 @@ async def test_everything_lives_for_half_an_hour_after_the_last_turn(
         (lambda tx: tx.turns.delete(session.id, 1, NOW), False),
     ):
         age(100_000)
-        await store.apply(change)  # type: ignore[arg-type]
+        await store.apply(change)
         assert young() == [renews] * 3
     assert left(redis_server, keys[1]) == -2, "the deleted reply leads nowhere"
 

@@ -5,6 +5,7 @@ Nobody waits for a Redis that is away: the first failure is told to all, and one
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ PREFIX = "chatassist:"
 POOL = 16
 PATIENCE = 1.0  # seconds for a connection, and for an answer: Redis is near, or of no use
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0)  # seconds between probes, the last again and again
+_STEADY_SECONDS = 10.0  # after that long it is well again, and what comes next is a new failure
 _WRITE = ("SET", f"{PREFIX}probe", 1, "PX", 1000)  # who only reads is no help: a replica, a full memory or disk
 _NO_WRITES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN")
 
@@ -51,6 +53,8 @@ class RedisLink:
         self._up = asyncio.Event()
         self._up.set()
         self._probe: asyncio.Task[None] | None = None
+        self._tries = 0
+        self._back_at = -math.inf
 
     @property
     def up(self) -> bool:
@@ -127,15 +131,18 @@ class RedisLink:
         return word
 
     async def _until_back(self) -> None:
-        tries = 0
+        now = asyncio.get_running_loop().time
+        if now() - self._back_at > _STEADY_SECONDS:
+            self._tries = 0
         while not self.up:
-            await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
+            await asyncio.sleep(_PAUSES[min(self._tries, len(_PAUSES) - 1)])
+            self._tries += 1
             try:
                 with _cancellable():
                     await self._client.execute_command(*_WRITE)
             except self._unreachable:
                 continue
+            self._back_at = now()
             self._up.set()
         log.info("redis is back")
 
@@ -147,11 +154,11 @@ class Watch:
         self._batch = batch
         self._changed = changed
 
-    async def get(self, key: str) -> bytes | None:
-        """Return the value of a key as nobody changes it before `commit`, else that fails."""
-        await self._batch.execute_command("WATCH", key)
-        value: bytes | None = await self._batch.execute_command("GET", key)
-        return value
+    async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the values of keys as nobody changes them before `commit`, else that fails."""
+        await self._batch.execute_command("WATCH", *keys)
+        values: Sequence[bytes | None] = await self._batch.execute_command("MGET", *keys)
+        return values
 
     async def commit(self, commands: Sequence[Command]) -> bool:
         """Run all commands, or none and return False when somebody changed what was looked at. Raises RedisInDoubt."""
@@ -211,7 +218,7 @@ def _cancellable() -> Iterator[None]:
 def _is_refusal(error: Exception) -> bool:
     """Tell whether Redis works, and only this command does not."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "ResponseError" not in kinds or kinds & {"ReadOnlyError", "OutOfMemoryError", "NoPermissionError"}:
+    if "ResponseError" not in kinds or kinds & {"ReadOnlyError", "OutOfMemoryError"}:
         return False
     return not str(error).startswith(_NO_WRITES) and "ClusterError" not in kinds
 

@@ -19,7 +19,7 @@ _FAILURES: Mapping[str, str] = MappingProxyType(
         "OutOfMemoryError": "its memory is full, so it takes no writes",
         "BusyLoadingError": "it is still loading its data",
         "InvalidResponse": "who answers there is no Redis",
-        "ResponseError": "it takes no writes",
+        "ResponseError": "it does not take what is written",
         "ConnectionError": "nobody answers there",
     }
 )
@@ -29,6 +29,9 @@ async def look_at_redis(link: RedisLink) -> AsyncIterator[tuple[Verdict, str]]:
     """Use it as the service does. Raises ValueError, saying what is wrong without anybody's words."""
     info: Mapping[str, Any] = await _asked(link, "INFO")
     version = str(info.get("redis_version", ""))
+    if info.get("redis_mode") == "cluster":
+        yield Verdict.FAULT, "It is a cluster, which scatters what has to lie together: give a single server."
+        return
     if _number(version) < OLDEST:
         yield Verdict.FAULT, f"Version {version or 'unknown'} is too old: {OLDEST[0]}.{OLDEST[1]} is the least."
     else:
@@ -42,7 +45,8 @@ async def look_at_redis(link: RedisLink) -> AsyncIterator[tuple[Verdict, str]]:
             f"When its memory is full, it drops streams that are read and chats that go on (maxmemory-policy {policy})."
             " Set it to noeviction or volatile-ttl.",
         )
-    await _asked(link, "SET", _PROBE, 1, "PX", 1000)
+    await _asked(link, "XADD", _PROBE, "MAXLEN", "~", 1, "*", "f", "v")
+    await _asked(link, "PEXPIRE", _PROBE, 1000)
     yield Verdict.OK, "It can be written to."
 
 

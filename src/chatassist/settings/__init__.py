@@ -83,7 +83,8 @@ class RedisSettings(Section):
     """What several instances share besides the database."""
 
     url: RedisAddress | None = Field(
-        default=None, description="redis:// or rediss://; for live streams and unsaved chats on several instances"
+        default=None,
+        description="one server, redis:// or rediss://, that several instances share live streams and unsaved chats by",
     )
 
 

@@ -49,7 +49,7 @@ class RedisStore(Store):
     async def read(self, query: Work[T]) -> T:
         """Run `query` on what lies there, each session as it was at one moment."""
         try:
-            return await query(_transaction(Loaded(lambda key: self._link.ask("GET", key), self._seal)))
+            return await query(_transaction(Loaded(lambda keys: self._link.ask("MGET", *keys), self._seal)))
         except (RedisAway, RedisRefused) as error:
             raise StoreUnavailable(str(error)) from error
 

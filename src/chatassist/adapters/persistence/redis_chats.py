@@ -26,24 +26,26 @@ _FENCE_SECONDS = 60
 
 @dataclass(slots=True)
 class Loaded:
-    """What a unit of work has looked at. `fetch` gives a key's value."""
+    """What a unit of work has looked at. `fetch` gives keys' values."""
 
-    fetch: Callable[[str], Awaitable[bytes | None]]
+    fetch: Callable[[Sequence[str]], Awaitable[Sequence[bytes | None]]]
     seal: Seal
     tables: Tables = field(default_factory=Tables)
     _leads: dict[str, bytes | None] = field(default_factory=dict)
     _seen: dict[str, Document | None] = field(default_factory=dict)
     _fences: list[Command] = field(default_factory=list)
 
-    async def session(self, session_id: str) -> None:
-        """Load a session with all its turns, if there is one."""
-        if session_id in self._seen:
-            return
-        document = opened(self.seal, session_id, await self.fetch(session_key(session_id)))
-        self._seen[session_id] = document
-        if document is None:
-            return
-        tables, user_id = self.tables, document.session.user_id
+    async def session(self, *session_ids: str) -> None:
+        """Load sessions with all their turns, as far as there are any."""
+        new = sorted(set(session_ids) - self._seen.keys())
+        values = await self.fetch([session_key(each) for each in new]) if new else ()
+        for session_id, sealed in zip(new, values, strict=True):
+            self._seen[session_id] = document = opened(self.seal, session_id, sealed)
+            if document:
+                self._hold(document)
+
+    def _hold(self, document: Document) -> None:
+        tables, session_id, user_id = self.tables, document.session.id, document.session.user_id
         tables.sessions[session_id] = document.session
         tables.order[session_id] = tuple(turn.reply.id for turn in document.turns)
         for turn in document.turns:
@@ -52,13 +54,13 @@ class Loaded:
                 tables.keys[user_id, turn.reply.key] = turn.reply.id
         tables.spent.update({(user_id, key): at for key, at in document.spent.items()})
 
-    async def reply(self, reply_id: str) -> None:
-        """Load the session of a reply."""
-        await self._behind(reply_key(reply_id))
+    async def reply(self, *reply_ids: str) -> None:
+        """Load the sessions of replies."""
+        await self._behind([reply_key(each) for each in reply_ids])
 
     async def key(self, user_id: str, key: str) -> None:
         """Load the session of the turn under a user's key."""
-        await self._behind(turn_key(user_id, key))
+        await self._behind([turn_key(user_id, key)])
 
     def fence(self, reply_id: str) -> None:
         """Let a unit fail that is about to add this reply, and that may still be on its way to Redis."""
@@ -74,11 +76,11 @@ class Loaded:
                 commands += changes(self.seal, document, earlier, seconds)
         return commands
 
-    async def _behind(self, key: str) -> None:
-        if key not in self._leads:
-            self._leads[key] = await self.fetch(key)
-        if session_id := self._leads[key]:
-            await self.session(session_id.decode())
+    async def _behind(self, keys: Sequence[str]) -> None:
+        new = [key for key in keys if key not in self._leads]
+        if new:
+            self._leads.update(zip(new, await self.fetch(new), strict=True))
+        await self.session(*(lead.decode() for key in keys if (lead := self._leads[key])))
 
     def _document(self, session: Session, earlier: Document | None) -> Document:
         tables = self.tables
@@ -199,8 +201,7 @@ class RedisReplies(Replies):
 
     async def save(self, texts: Sequence[Saved]) -> None:
         """Store texts of attempts that still run."""
-        for text in texts:
-            await self._loaded.reply(text.reply_id)
+        await self._loaded.reply(*(text.reply_id for text in texts))
         await self._memory.save(texts)
 
     async def running(self, instance_id: str) -> Collection[str]:

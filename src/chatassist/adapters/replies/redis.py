@@ -17,6 +17,7 @@ from chatassist.domain.ports.replies import Event, Numbered, ReplyFeed
 
 _STOPS = f"{PREFIX}stops"
 _KEPT_STOPS = 1_000
+_PAUSE = 0.1  # seconds before the next try
 _BLOCK = 500  # ms; shorter than the link's patience
 
 
@@ -63,8 +64,9 @@ class RedisReplyFeed(ReplyFeed):
             try:
                 cursor = cursor or await self._newest_stop()
                 found = await self._link.ask("XREAD", "BLOCK", _BLOCK, "STREAMS", _STOPS, cursor)
-            except RedisAway:
+            except (RedisAway, RedisRefused):
                 await self._link.recovered()
+                await asyncio.sleep(_PAUSE)
                 continue
             for name, fields in (entry for _, entries in found or () for entry in entries):
                 cursor = name
