@@ -120,22 +120,18 @@ async def test_a_storm_loses_nothing_doubles_nothing_and_garbles_nothing(fleet: 
     chaos = Chaos(fleet.instances, (fleet.mariadb, fleet.mysql), fleet.redis, random.Random(seed))
     async with told(seed, fleet):
         clients = await _clients(fleet, seed, count=20)
-        raging = asyncio.create_task(chaos.rage(*faults))
         counter = iter(range(100_000))
         enough = 500 if many else 120
 
-        def wanted() -> int | None:
-            number = next(counter)
-            return None if number >= enough and raging.done() else number
+        async with asyncio.TaskGroup() as group:
+            raging = group.create_task(chaos.rage(*faults))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for client in clients:
-                    group.create_task(client.live(wanted))
-        finally:
-            raging.cancel()
-            await asyncio.wait({raging})
-        raging.result()
+            def wanted() -> int | None:
+                number = next(counter)
+                return None if number >= enough and raging.done() else number
+
+            for client in clients:
+                group.create_task(client.live(wanted))
         scribe.steady = True
         await nothing_runs(fleet.database)
         wishes = [wish for client in clients for wish in client.wishes]
