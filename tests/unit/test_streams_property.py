@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chatassist.domain.errors import LlmUnavailable
@@ -32,6 +32,7 @@ actions = st.one_of(
     st.tuples(st.just("fails")),
     st.tuples(st.just("stops"), here_or_there),
     st.tuples(st.just("sends_again"), here_or_there),
+    st.tuples(st.just("fails_and_begins_again"), here_or_there),
     st.tuples(st.just("comes"), anybody, here_or_there),
     st.tuples(st.just("leaves"), anybody),
     st.tuples(st.just("saves")),
@@ -91,6 +92,10 @@ class Story:
     async def sends_again(self, where: int) -> None:
         await self.worlds[where].send(self.anna, key=KEY)
 
+    async def fails_and_begins_again(self, where: int) -> None:
+        await self.does("fails")
+        await self.sends_again(where)
+
     async def comes(self, who: int, where: int) -> None:
         await self.clients[who].comes(self.worlds[where])
 
@@ -132,10 +137,17 @@ class Story:
 
 @pytest.mark.parametrize("share_a_feed", [False, True], ids=["each its own feed", "one feed"])
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@example(script=[("says", "a", ""), ("fails_and_begins_again", 1)], places=[0, 0, 0])
+@example(script=[("says", "a", "b"), ("saves",), ("says", "c", ""), ("stops", 1)], places=[0, 0, 1])
+@example(script=[("says", "a", ""), ("sleeps",), ("sends_again", 1), ("says", "b", "")], places=[0, 1, 0])
+@example(script=[("says", "a", ""), ("sleeps",), ("sends_again", 0), ("comes", 1, 1)], places=[0, 1, 0])
+@example(
+    script=[("leaves", 0), ("chatters", 300), ("comes", 0, 0), ("finishes", "", FinishReason.BLOCKED)], places=[0, 1, 0]
 )
 @given(script=st.lists(actions, max_size=14), places=st.lists(here_or_there, min_size=CLIENTS, max_size=CLIENTS))
 async def test_what_a_client_puts_together_is_what_is_stored(
