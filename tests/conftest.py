@@ -3,7 +3,10 @@
 pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.logs",
+    "tests.fixtures.programs",
     "tests.fixtures.service",
+    "tests.fixtures.miniprogram",
+    "tests.fixtures.nginx",
     "tests.fixtures.speech",
     "tests.fixtures.vendor",
     "tests.fixtures.wechat",

@@ -9,7 +9,7 @@ import pytest
 
 from chatassist.adapters.replies.memory import HELD_ENDED, HELD_EVENTS, HELD_SECONDS, MemoryReplyFeed
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
-from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
+from chatassist.domain.turns import NUMBERS_PER_ATTEMPT
 from tests.builders import an_end, new_id
 from tests.unit.worlds import PATIENCE, until
 

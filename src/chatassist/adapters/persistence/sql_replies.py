@@ -5,9 +5,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import TextClause, Update, bindparam, delete, insert, select, text, update
+from sqlalchemy import TextClause, bindparam, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES
 from chatassist.domain.ports.persistence import Instances, Replies
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, End, Feedback, Saved, Status
@@ -28,8 +29,9 @@ _ATTEMPT = update(MESSAGES).where(
     MESSAGES.c.id == bindparam("reply_id"), MESSAGES.c.attempt == bindparam("this_attempt")
 )
 _RUNNING = MESSAGES.c.status == Status.RUNNING.value
-_FINISH: dict[bool, Update] = {
-    keeps: _ATTEMPT.where(_RUNNING).values(_new(*_ENDED, "seq", *(() if keeps else _TEXTS))) for keeps in (True, False)
+_FINISH = {
+    keeps: Prepared(_ATTEMPT.where(_RUNNING).values(_new(*_ENDED, "seq", *(() if keeps else _TEXTS))))
+    for keeps in (True, False)
 }
 """[True] keeps the stored texts, [False] replaces them."""
 _FINISH_ORPHANS = (
@@ -99,7 +101,7 @@ class SqlReplies(Replies):
         values = {"reply_id": reply_id, "this_attempt": attempt, "new_seq": seq} | _end_values(end)
         if end.content is not None:
             values |= {"new_content": end.content, "new_thinking": end.thinking or None}
-        return bool((await self._db.execute(_FINISH[end.content is None], values)).rowcount)
+        return bool(await _FINISH[end.content is None].change(self._db, values))
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
         """Begin the next attempt, if this one failed."""
