@@ -1,4 +1,4 @@
-"""The nginx configuration of docs/deploy.md, before the real service: what it lets through, when, and in whose words."""
+"""The nginx configuration of docs/deploy.md, before the real service: what passes, when, and in whose words."""
 
 import asyncio
 import json
@@ -135,8 +135,10 @@ def silence_of(size: int) -> bytes:
     rate, frame = 192_000, 4
     form = struct.pack("<HHIIHH", 1, 2, rate, rate * frame, frame, 16)
     return b"".join(
-        (b"RIFF", struct.pack("<I", size - 8), b"WAVEfmt ", struct.pack("<I", 16), form)
-        + (b"data", struct.pack("<I", size - 44), bytes(size - 44))
+        (
+            *(b"RIFF", struct.pack("<I", size - 8), b"WAVEfmt ", struct.pack("<I", 16), form),
+            *(b"data", struct.pack("<I", size - 44), bytes(size - 44)),
+        )
     )
 
 

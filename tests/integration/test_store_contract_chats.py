@@ -10,7 +10,7 @@ from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Usage
 from tests.builders import NOW, a_turn, an_end, new_id
-from tests.fixtures.databases import AnyStore
+from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep, turn_of
 
 SECOND = timedelta(seconds=1)
@@ -19,6 +19,7 @@ SECOND = timedelta(seconds=1)
 # --- Conversations --------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     session = await a_kept_session(store)
     later = NOW + timedelta(microseconds=1)
@@ -35,6 +36,7 @@ async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     assert await store.read(lambda tx: tx.sessions.get(session.id, session.user_id)) == touched
 
 
+@in_redis_too
 @pytest.mark.parametrize(
     "text", ["👍" * 64_000, "  two blanks, a tab and a line\t\n  ", "'; DROP TABLE users; -- %s :x \\"]
 )
@@ -48,6 +50,7 @@ async def test_any_text_and_every_field_comes_back_as_it_was_stored(store: AnySt
     assert await turn_of(store, turn) == replace(turn, reply=turn.reply.ended(end))
 
 
+@in_redis_too
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnyStore, commits: bool) -> None:
     """After a lost COMMIT nobody may conclude that there is no turn, while the server is still about to commit it."""
@@ -71,6 +74,7 @@ async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnySto
     assert ((await asyncio.gather(writing, return_exceptions=True))[0] is None) == commits
 
 
+@in_redis_too
 async def test_a_turn_is_found_by_its_owner_alone_and_never_by_its_question(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await keep(store, turn := a_turn(session, key="k"))
@@ -80,6 +84,7 @@ async def test_a_turn_is_found_by_its_owner_alone_and_never_by_its_question(stor
     assert await store.read(lambda tx: tx.turns.find_by_key("K", session.user_id)) is None
 
 
+@in_redis_too
 async def test_a_key_is_free_for_every_user_and_turns_without_one_never_collide(store: AnyStore) -> None:
     for session in (await a_kept_session(store), await a_kept_session(store)):
         await keep(store, a_turn(session, 1, key="same"), a_turn(session, 2), a_turn(session, 3))

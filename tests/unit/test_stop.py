@@ -43,10 +43,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "OWNER_SECONDS", 0.005)
 
 
-async def under_way(world: World, *rest: Step, **draft: str | None) -> Turn:
+async def under_way(world: World, *rest: Step, key: str | None = None) -> Turn:
     """A turn whose reply has said `half` and goes on with the rest."""
     world.vendor.script = plays("half", *rest or (asyncio.Event(),))
-    turn = (await world.send(await world.somebody("anna"), **draft)).turn
+    turn = (await world.send(await world.somebody("anna"), key=key)).turn
     await until(lambda: world.vendor.speaking)
     await asyncio.sleep(0)
     return turn
