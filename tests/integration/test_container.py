@@ -15,6 +15,10 @@ from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.persistence.engine import open_engine
+from chatassist.adapters.persistence.ephemeral import EphemeralStore
+from chatassist.adapters.persistence.redis import RedisStore
+from chatassist.adapters.replies.memory import MemoryReplyFeed
+from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.container import open_services
 from chatassist.container.wiring import Container
 from chatassist.domain.services import Services
@@ -29,6 +33,7 @@ WECHAT = {"appid": "wx1", "secret": "s3cr3t-of-the-app"}
     [
         ({}, LocalIdentity, ScriptedChatModel),
         ({"llm": VENDOR, "wechat": WECHAT}, WeChatIdentity, OpenAiCompatibleChatModel),
+        ({"redis": {"url": "redis://127.0.0.1:9/0"}}, LocalIdentity, ScriptedChatModel),
     ],
 )
 async def test_every_provider_can_be_built(
@@ -76,11 +81,32 @@ async def test_an_engine_that_could_never_work_stops_the_start(
             pass
 
 
-async def test_what_is_opened_is_closed(any_database: URL) -> None:
+async def test_redis_is_used_where_it_is_set(sqlite_url: URL) -> None:
+    alone = Container(settings=settings_for(sqlite_url))
+    assert isinstance(alone.feed(), MemoryReplyFeed)
+    assert isinstance(alone.unsaved_store(), EphemeralStore)
+    shared = Container(settings=settings_for(sqlite_url, redis={"url": "redis://127.0.0.1:9/0"}))
+    assert isinstance(shared.feed(), RedisReplyFeed)
+    assert isinstance(shared.unsaved_store(), RedisStore)
+
+
+async def test_a_redis_that_could_never_be_reached_stops_the_start(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatassist.adapters.redis.find_spec", lambda _: None)
+    settings = settings_for(sqlite_url, redis={"url": "redis://:a-private-word@127.0.0.1:9/0"})
+    with pytest.raises(ValueError, match=r"^CHATASSIST_REDIS__URL will not do: .*chatassist\[redis\]\.$"):
+        async with open_services(settings):
+            pass
+
+
+@pytest.mark.parametrize("on_redis", [False, True], ids=["alone", "redis"])
+async def test_what_is_opened_is_closed(any_database: URL, on_redis: bool, request: pytest.FixtureRequest) -> None:
     """Twice in a row in one process, and no task or lease of the first is left behind."""
+    redis = {"redis": {"url": request.getfixturevalue("shared_redis").url}} if on_redis else {}
     before = asyncio.all_tasks()
     for _ in range(2):
-        async with open_services(settings_for(any_database)) as services:
+        async with open_services(settings_for(any_database, **redis)) as services:
             await services.check()
             assert len(await instances(any_database)) == 1
         assert await instances(any_database) == []

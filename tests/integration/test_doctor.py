@@ -157,11 +157,8 @@ async def test_settings_that_do_not_go_together(doctor: Doctor) -> None:
 
 
 async def test_what_nothing_reads_is_a_warning(doctor: Doctor) -> None:
-    private = "redis://:a-private-word@10.0.0.1"
-    told = await doctor({"REDIS__URL": private, "LLM__MODLE": "x"})
+    told = await doctor({"LLM__MODLE": "a-private-word"})
     assert told.faults == []
-    assert told.only("redis")[0] == "warn"
-    assert "CHATASSIST_REDIS__URL is set, but nothing reads it" in told.only("redis")[1]
     assert "CHATASSIST_LLM__MODLE" in told.lines["settings"][1][1]
     assert "a-private-word" not in told.output
 

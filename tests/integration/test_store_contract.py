@@ -13,7 +13,7 @@ from chatassist.domain.model import Preferences, Session, User
 from chatassist.domain.ports.persistence import Taken, Transaction
 from chatassist.domain.turns import Turn
 from tests.builders import NOW, a_login, a_session, a_turn, a_user, new_id
-from tests.fixtures.databases import AnyStore
+from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep
 
 # --- Units of work --------------------------------------------------------------------------------------------------
@@ -72,6 +72,7 @@ async def test_a_cancelled_caller_leaves_its_unit_whole_or_absent_and_the_store_
     await keep(store, a_user())
 
 
+@in_redis_too
 async def test_twenty_claims_in_one_session_get_the_positions_one_to_twenty(store: AnyStore) -> None:
     session = await a_kept_session(store)
 
@@ -107,6 +108,7 @@ async def test_twenty_first_logins_of_one_openid_make_one_user(store: AnyStore) 
     assert None not in found
 
 
+@in_redis_too
 async def test_of_twenty_turns_under_one_key_one_is_stored_and_the_others_learn_it(store: AnyStore) -> None:
     session = await a_kept_session(store)
     turns = [a_turn(session, position, key="k-1") for position in range(1, 21)]

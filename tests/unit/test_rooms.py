@@ -47,6 +47,11 @@ def test_only_the_room_of_databases_may_use_their_drivers() -> None:
     }
 
 
+def test_no_adapter_folder_speaks_to_redis_but_through_the_link() -> None:
+    guarded = listed("Technologies stay in their rooms: Redis, behind the link that adapters share", "source_modules")
+    assert {name for name in guarded if ".adapters." in name} == folders("adapters")
+
+
 @pytest.mark.parametrize("contract", contracts(), ids=lambda contract: str(contract["name"]))
 def test_no_import_is_ever_excused(contract: dict[str, object]) -> None:
     assert not contract.get("ignore_imports")

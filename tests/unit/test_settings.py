@@ -98,6 +98,13 @@ def test_production_with_everything_given_starts() -> None:
         ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
         ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
         ({"env": "hidden"}, "env"),
+        ({"redis": {"url": "http://hidden:6379"}}, "redis.url"),
+        ({"redis": {"url": "redis://"}}, "redis.url"),
+        ({"redis": {"url": "redis://:hidden@h:0/1"}}, "redis.url"),
+        ({"redis": {"url": "redis://:hidden@h:99999/1"}}, "redis.url"),
+        ({"redis": {"url": "redis://:hidden@h/name"}}, "redis.url"),
+        ({"redis": {"url": "redis://:hidden@h/1?db=2"}}, "redis.url"),
+        ({"redis": {"url": "redis://[::1/hidden"}}, "redis.url"),
         (production(wechat={"appid": " ", "secret": " "}), "wechat.appid"),
         (production(wechat={"appid": "wx1", "secret": "hidden key"}), "wechat.secret"),
         ({"llm": {"base_url": "http://127.0.0.1:99999999/hidden", "model": "m"}}, "llm.base_url"),
@@ -127,6 +134,7 @@ def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
 
 def test_secrets_do_not_show() -> None:
     assert "sk-hidden" not in repr(Settings(**production()))
+    assert "w-hidden" not in repr(Settings(**production(redis={"url": "rediss://me:w-hidden@h:6380/2"})))
 
 
 def test_misspelt_variables_are_found(tmp_path: Path) -> None:

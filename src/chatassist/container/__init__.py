@@ -35,8 +35,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await migrate(settings)
     async with AsyncExitStack() as stack:
         services = container.services()
-        for provider in (container.store, container.http, container.model, container.transcriber):
-            stack.push_async_callback(close, provider())
+        held = (container.store, container.http, container.model, container.transcriber)
+        for built in (
+            *container.redis(),
+            *(provider() for provider in (*held, container.unsaved_store, container.feed)),
+        ):
+            stack.push_async_callback(close, built)
         await services.check()
         await container.lease().ensure()
         stack.push_async_callback(_release, container.lease())

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from chatassist.adapters.identity.token_secret import load_or_create_secret
 from chatassist.adapters.persistence.health import look_at_database
-from chatassist.container.wiring import TOKEN_SECRET_FILE, Container, check_token_secrets, close, url_of
+from chatassist.adapters.redis_health import look_at_redis
+from chatassist.container.wiring import TOKEN_SECRET_FILE, Container, check_token_secrets, close, redis_of, url_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber
 from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured, LlmOverloaded
-from chatassist.settings import PREFIX, SQLITE_DEFAULT, AsrEngine, Settings, unknown_variables
+from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings, unknown_variables
 
 Looks = AsyncIterator[tuple[Verdict, str]]
 
@@ -29,8 +30,12 @@ _FETCHED = (
     "The model is not tried here: where it is missing, the first recording waits for its download."
     " Give its directory in CHATASSIST_ASR__MODEL to be sure."
 )
+_NO_REDIS = "None is set: one instance needs none; on several, a reply is only seen to grow where it is produced."
 _DATABASE: Mapping[type[Exception], str] = {
     Exception: "Look at CHATASSIST_DATABASE__URL, __USER and __PASSWORD, and at the server itself.",
+}
+_REDIS: Mapping[type[Exception], str] = {
+    Exception: "Look at CHATASSIST_REDIS__URL, and at the server itself.",
 }
 _WECHAT: Mapping[type[Exception], str] = {
     IdentityMisconfigured: "Look at CHATASSIST_WECHAT__APPID and __SECRET, and at the mini-program's console.",
@@ -58,7 +63,7 @@ def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
             remedies={Exception: "Make one by: openssl rand -base64 48"},
         ),
         Check(name="database", look=partial(_look_at_database, settings), remedies=_DATABASE),
-        Check(name="redis", look=_look_at_redis),
+        Check(name="redis", look=partial(_look_at_redis, settings), remedies=_REDIS),
         Check(name="wechat", look=partial(_look_at_wechat, settings, container), remedies=_WECHAT),
         Check(name="llm", look=partial(_look_at_llm, settings, container), remedies=_LLM),
         Check(name="asr", look=partial(_look_at_asr, settings, container), remedies=_ASR),
@@ -68,16 +73,17 @@ def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
 async def _look_at_settings(settings: Settings) -> Looks:
     yield Verdict.OK, f"They go together; this is {settings.env.value}."
     for name in unknown_variables():
-        if not name.startswith(f"{PREFIX}REDIS__"):
-            yield Verdict.WARN, f"{name} is set, but nothing reads it: misspelt, or of another version?"
+        yield Verdict.WARN, f"{name} is set, but nothing reads it: misspelt, or of another version?"
 
 
-async def _look_at_redis() -> Looks:
-    given = [name for name in unknown_variables() if name.startswith(f"{PREFIX}REDIS__")]
-    for name in given:
-        yield Verdict.WARN, f"{name} is set, but nothing reads it: this version does without Redis."
-    if not given:
-        yield Verdict.OK, "This version does without it."
+async def _look_at_redis(settings: Settings) -> Looks:
+    for link in redis_of(settings):
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(link.aclose)
+            async for found in look_at_redis(link):
+                yield found
+        return
+    yield Verdict.OK, _NO_REDIS
 
 
 async def _look_at_token(settings: Settings) -> Looks:

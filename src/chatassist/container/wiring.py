@@ -1,5 +1,6 @@
 """How settings become adapters, and adapters services. Only this package asks it to."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
@@ -26,14 +27,20 @@ from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
+from chatassist.adapters.persistence.redis import RedisStore
 from chatassist.adapters.persistence.sql import SqlStore
+from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
+from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.seal import Seal
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
-from chatassist.domain.ports.runtime import Runtime
+from chatassist.domain.ports.persistence import Store
+from chatassist.domain.ports.replies import ReplyFeed
+from chatassist.domain.ports.runtime import Clock, Runtime
 from chatassist.domain.prompt import PromptRules
 from chatassist.domain.replies.claiming import Claims
 from chatassist.domain.replies.ends import Ends
@@ -91,13 +98,16 @@ def check_token_secrets(settings: Settings) -> None:
 def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
     check_token_secrets(settings)
     token = settings.token
-    secret = _secret(token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
     return JwtTokens(
         runtime.clock,
-        secret=secret,
+        secret=_token_secret(settings),
         previous_secret=_secret(token.previous_secret) or None,
         lifetime=timedelta(seconds=token.lifetime),
     )
+
+
+def _token_secret(settings: Settings) -> str:
+    return _secret(settings.token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
 
 
 def _model(settings: Settings) -> ChatModel:
@@ -131,6 +141,29 @@ def _transcriber(settings: Settings) -> Transcriber:
                 return LocalWhisperTranscriber(model=asr.model or "")
             except ValueError as exc:
                 raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
+
+
+def redis_of(settings: Settings) -> Sequence[RedisLink]:
+    """Return the way to Redis, or nothing where none is set. Raises ValueError where it could never work."""
+    url = _secret(settings.redis.url)
+    try:
+        return [open_redis(url)] if url else []
+    except ValueError as exc:
+        raise ValueError(f"CHATASSIST_REDIS__URL will not do: {exc}.") from exc
+
+
+def _seal(settings: Settings) -> Seal:
+    secrets = (_token_secret(settings), _secret(settings.token.previous_secret))
+    return Seal([secret for secret in secrets if secret])
+
+
+def _feed(settings: Settings, redis: Sequence[RedisLink]) -> ReplyFeed:
+    memory = MemoryReplyFeed()
+    return RedisReplyFeed(memory, redis[0], _seal(settings)) if redis else memory
+
+
+def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock) -> Store:
+    return RedisStore(redis[0], _seal(settings)) if redis else EphemeralStore(clock)
 
 
 @runtime_checkable
@@ -181,13 +214,14 @@ class Container(containers.DeclarativeContainer):
 
     database = providers.Singleton(_database, settings)
     store = providers.Singleton(SqlStore, database)
-    unsaved_store = providers.Singleton(EphemeralStore, runtime.provided.clock)
+    redis = providers.Singleton(redis_of, settings)
+    unsaved_store = providers.Singleton(_unsaved_store, settings, redis, runtime.provided.clock)
     stores = providers.Singleton(Stores, store, unsaved_store)
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(_tokens, settings, runtime)
     model = providers.Singleton(_model, settings)
-    feed = providers.Singleton(MemoryReplyFeed)
+    feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
 
@@ -211,7 +245,7 @@ class Container(containers.DeclarativeContainer):
         limiter=limiter,
         rules=providers.Callable(_speech_rules, settings),
     )
-    upkeep = providers.Singleton(Upkeep, store, engine, lease)
+    upkeep = providers.Singleton(Upkeep, stores, engine, lease)
     services = providers.Singleton(
         Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
     )

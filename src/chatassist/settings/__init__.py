@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chatassist.settings.kinds import Count, HeaderSecret, Listed, Seconds, Section, WebAddress, Word
+from chatassist.settings.kinds import Count, HeaderSecret, Listed, RedisAddress, Seconds, Section, WebAddress, Word
 
 PREFIX = "CHATASSIST_"
 SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
@@ -77,6 +77,15 @@ class DatabaseSettings(Section):
     user: str | None = Field(default=None, description="account on the server; replaces the one in the URL")
     password: SecretStr | None = Field(default=None, description="its password; replaces the one in the URL")
     pool_size: int = Field(default=10, ge=1, le=1_000, description="connections of one process at most")
+
+
+class RedisSettings(Section):
+    """What several instances share besides the database."""
+
+    url: RedisAddress | None = Field(
+        default=None,
+        description="one server, redis:// or rediss://, that several instances share live streams and unsaved chats by",
+    )
 
 
 class TokenSettings(Section):
@@ -183,6 +192,7 @@ class Settings(BaseSettings):
     env: Env = Field(default=Env.DEVELOPMENT, description="production demands what a laptop does without")
     http: HttpSettings = HttpSettings()
     database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
     token: TokenSettings = TokenSettings()
     wechat: WeChatSettings = WeChatSettings()
     llm: LlmSettings = LlmSettings()

@@ -25,6 +25,19 @@ def _web_address(text: str) -> str:
     return text
 
 
+def _redis_address(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+        sound = sound and re.fullmatch(r"(/\d{0,4})?", parts.path) is not None
+    except ValueError:  # a port or an IPv6 address that is none
+        sound = False
+    if not sound or re.search(r"[\s?#]", text):
+        raise ValueError("must be an address such as redis://user:password@host:6379/0")
+    return secret
+
+
 def _header_secret(secret: SecretStr) -> SecretStr:
     if re.search(r"[^\x21-\x7e]", secret.get_secret_value()):
         raise ValueError("must be visible ASCII characters without blanks")
@@ -35,6 +48,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
+RedisAddress = Annotated[SecretStr, AfterValidator(_redis_address)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
 Listed = Annotated[tuple[str, ...], NoDecode]
 """Several values in one variable, separated by commas."""

@@ -1,0 +1,77 @@
+"""The events of one reply as one process holds them: the folded text, the last events, and who waits for more."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace
+
+HELD_EVENTS = 256
+
+
+@dataclass(slots=True)
+class Log:
+    """One reply. `events` are the last ones, without gaps; `text` is everything folded.
+
+    `whole`: whether it is: a log that was picked up midway knows no text until something replaces all of it.
+    """
+
+    last: int
+    whole: bool = True
+    text: list[str] = field(default_factory=list)
+    events: deque[Numbered] = field(default_factory=lambda: deque(maxlen=HELD_EVENTS))
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+    ended: bool = False
+
+    def add(self, event: Event) -> None:
+        """Append an event; who waits is not woken yet."""
+        self.last += 1
+        self.events.append(Numbered(self.last, event))
+        match event:
+            case Delta(text) if self.whole:
+                self.text.append(text)
+            case Replace(content):
+                self.text, self.whole = [content], True
+            case Ended():
+                self.ended = True
+
+    def since(self, after: int) -> Sequence[Numbered] | None:
+        """Return what came after `after`; None when nothing will come any more, or what came is not known."""
+        if after >= self.last:
+            return None if self.ended else ()
+        begin = self.events[0].seq - 1 if self.events else self.last
+        if after >= begin:
+            return [numbered for numbered in self.events if numbered.seq > after]
+        if not self.whole:
+            return None
+        return self._resync() if self.events else ()
+
+    def _resync(self) -> Sequence[Numbered]:
+        """Return all text so far in place of the events, at the number of the last one that it covers."""
+        newest = self.events[-1]
+        end = [newest] if isinstance(newest.event, Ended) else []
+        return [Numbered(self.last - len(end), Replace("".join(self.text), "resync")), *end]
+
+    async def news(self, wait: float) -> None:
+        """Return when `wake` is called or the time is over; a plain future is half the price of a timeout."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self.waiters.add(waiter)
+        timer = loop.call_later(wait, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.waiters.discard(waiter)
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        for waiter in self.waiters:
+            _resolve(waiter)
+        self.waiters.clear()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
