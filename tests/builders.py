@@ -1,12 +1,13 @@
 """Domain values with sensible fields; a test names only what it is about."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import uuid_utils
 
 from chatassist.domain.model import Login, Session, User
-from chatassist.domain.turns import End, FinishReason, Message, Reply, Status, Turn
+from chatassist.domain.turns import End, FinishReason, Message, Reply, Saved, Status, Turn
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -47,3 +48,14 @@ def a_turn(session: Session, position: int = 1, text: str = "a question", **repl
     return Turn(
         message=message, reply=Reply(**{"id": new_id(), "instance_id": "instance-1", "created_at": NOW, **reply})
     )
+
+
+def a_version(turn: Turn, version: int, **reply: Any) -> Turn:
+    """Another running reply to the same message."""
+    fresh = Reply(**{"id": new_id(), "version": version, "instance_id": "instance-1", "created_at": NOW, **reply})
+    return replace(turn, reply=fresh)
+
+
+def a_save(turn: Turn, seq: int = 1, content: str = "so far", **given: Any) -> Saved:
+    """How far the turn's attempt has come."""
+    return Saved(**{"reply_id": turn.reply.id, "attempt": turn.reply.attempt, "seq": seq, "content": content, **given})

@@ -36,6 +36,21 @@ async def keep(store: AnyStore, *values: User | Session | Turn) -> None:
     await store.write(work)
 
 
+async def keep_versions(store: AnyStore, *versions: Turn) -> None:
+    """Store more versions of turns that are stored."""
+
+    async def work(tx: Transaction) -> None:
+        for version in versions:
+            await tx.turns.add_version(version)
+
+    await store.write(work)
+
+
+async def turn_of(store: AnyStore, turn: Turn) -> Turn | None:
+    """Return a turn as it is stored now."""
+    return await store.read(lambda tx: tx.turns.find(turn.reply.id, turn.message.user_id))
+
+
 async def a_kept_session(store: AnyStore) -> Session:
     await keep(store, user := a_user(), session := a_session(user))
     return session

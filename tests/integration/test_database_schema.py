@@ -114,6 +114,64 @@ async def test_migrating_creates_the_database_leads_to_the_declared_tables_and_b
         await check(missing_database)
 
 
+OLD_ROWS = (
+    "INSERT INTO sessions (id, user_id, turns, created_at, updated_at) VALUES ('s', 'u', 1, :now, :now)",
+    "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at)"
+    " VALUES ('q', 's', 'u', 1, 0, '问题 😀', :now)",
+    "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at, attempt, instance_id,"
+    " client_key, status, finish_reason, ended_at)"
+    " VALUES ('r', 's', 'u', 1, 1, '回答 😀', :now, 2, 'i', 'k', 'complete', 'stop', :now)",
+)
+
+
+async def test_turns_of_the_first_version_survive_the_way_up_and_down(missing_database: URL) -> None:
+    """A reply stored before there were numbers has ended with the last one of its attempt."""
+    await migrate(missing_database)
+    engine = open_engine(missing_database)
+
+    async def go(where: str) -> None:
+        step = command.downgrade if where == "0001" else command.upgrade
+        async with engine.connect() as db:
+            await db.run_sync(lambda connection: step(configuration(connection), where))
+
+    async def kept() -> list[tuple[str, ...]]:
+        async with engine.connect() as db:
+            rows = await db.execute(text("SELECT id, content, status, client_key FROM messages ORDER BY version"))
+            return [tuple(row) for row in rows]
+
+    await go("0001")
+    async with engine.connect() as db:
+        for statement in OLD_ROWS:
+            await db.execute(text(statement), {"now": "2026-11-22 12:00:00.000000"})
+    before = await kept()
+    for _ in range(2):
+        await go("head")
+        assert await kept() == before
+        assert await drift(engine) is None
+        async with engine.connect() as db:
+            columns = await db.execute(text("SELECT seq, thinking, rating, comment FROM messages ORDER BY version"))
+            assert [tuple(row) for row in columns] == [(None,) * 4, (3_000_000, None, None, None)]
+        turn = await SqlStore(engine).read(lambda tx: tx.turns.find_by_key("k", "u"))
+        assert turn is not None
+        assert (turn.message.content, turn.reply.content, turn.reply.seq) == ("问题 😀", "回答 😀", 3_000_000)
+        assert turn.reply.seq == turn.reply.last_seq
+        await go("0001")
+        assert await kept() == before
+    await engine.dispose()
+
+
+async def test_a_database_of_the_first_version_refuses_the_start(missing_database: URL) -> None:
+    await migrate(missing_database)
+    engine = open_engine(missing_database)
+    async with engine.connect() as db:
+        await db.run_sync(lambda connection: command.downgrade(configuration(connection), "0001"))
+    await engine.dispose()
+    with pytest.raises(SchemaBehind, match="run `chatassist migrate`"):
+        await check(missing_database)
+    await migrate(missing_database)
+    await check(missing_database)
+
+
 async def test_drift_is_noticed(missing_database: URL) -> None:
     await migrate(missing_database)
     engine = open_engine(missing_database)
@@ -161,7 +219,7 @@ async def test_the_tables_hold_what_mysql_would_otherwise_lose(migrated_mysql: U
         assert len(found) == 1
         sized = text(
             "SELECT column_name, datetime_precision, data_type FROM information_schema.columns"
-            " WHERE table_schema = database() AND (data_type = 'datetime' OR column_name = 'content')"
+            " WHERE table_schema = database() AND (data_type = 'datetime' OR column_name IN ('content', 'thinking'))"
         )
         assert {(row[1], row[2]) for row in await db.execute(sized)} == {(6, "datetime"), (None, "mediumtext")}
         await db.exec_driver_sql(change)

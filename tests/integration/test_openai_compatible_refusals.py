@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-import respx
 
+from chatassist.adapters.httptools_transport import HttptoolsTransport
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.domain.errors import (
     ChatAssistError,
@@ -226,9 +226,13 @@ async def test_of_an_endless_refusal_little_is_read(vendor: LoopbackVendor, mode
     ],
 )
 async def test_no_exception_of_a_library_passes(
-    httpx2_mock: respx.Router, raised: Exception, expected: type[ChatAssistError]
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[ChatAssistError]
 ) -> None:
-    httpx2_mock.post("http://vendor.test/v1/chat/completions").mock(side_effect=raised)
+    async def fail(_: HttptoolsTransport, request: httpx2.Request) -> httpx2.Response:
+        assert request.url == "http://vendor.test/v1/chat/completions"
+        raise raised
+
+    monkeypatch.setattr(HttptoolsTransport, "handle_async_request", fail)
     model = OpenAiCompatibleChatModel(base_url="http://vendor.test/v1", api_key=KEY, model="m", idle_timeout=5)
 
     heard = await hear(model)

@@ -19,8 +19,8 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import Prompt, User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Replace
-from chatassist.domain.replies.engine import MODEL_CHARS
 from chatassist.domain.replies.lease import VALID_SECONDS
+from chatassist.domain.replies.production import MODEL_CHARS
 from chatassist.domain.turns import End, FinishReason, Reply, Status, Turn, Usage
 from tests.builders import NOW, an_end
 from tests.unit.worlds import REFUSAL, Fault, World, until
@@ -237,8 +237,9 @@ async def test_a_claim_in_doubt_is_looked_for_until_others_may_end_it(world: Wor
         await sending
     assert world.vendor.prompts == []
     world.store.away = False
-    again = await world.send(anna, key="k")
-    assert (again.turn.reply.reason, again.replayed) == ("reply_interrupted", True)
+    again = await world.ask(anna, key="k")
+    assert (again.reply.attempt, again.message.position, again.reply.content) == (1, 1, "an answer")
+    assert len(world.vendor.prompts) == 1
 
 
 async def test_a_defect_in_the_claim_is_told_to_the_caller(world: World, anna: User) -> None:
@@ -319,7 +320,7 @@ async def test_where_not_even_the_defect_can_be_stored_followers_are_told_all_th
 async def test_a_follower_ends_with_the_text_that_somebody_else_ended_the_reply_with(world: World) -> None:
     go_on = asyncio.Event()
     turn = await a_reply_under_way(world, go_on, " and half")
-    theirs = an_end("theirs", status=Status.STOPPED, finish_reason=FinishReason.STOPPED)
+    theirs = an_end("theirs", status=Status.STOPPED, finish_reason=FinishReason.STOPPED, seq=1_000_000)
     await world.store.inner.write(lambda tx: tx.replies.finish(turn.reply.id, 0, theirs))
 
     go_on.set()
@@ -330,7 +331,8 @@ async def test_a_follower_ends_with_the_text_that_somebody_else_ended_the_reply_
 async def test_a_reply_that_somebody_else_ended_is_left_alone_and_told_as_they_ended_it(world: World) -> None:
     go_on = asyncio.Event()
     turn = await a_reply_under_way(world, go_on, " and half")
-    theirs = an_end("theirs", status=Status.STOPPED, finish_reason=FinishReason.STOPPED, at=NOW + timedelta(seconds=1))
+    at = NOW + timedelta(seconds=1)
+    theirs = an_end("theirs", status=Status.STOPPED, finish_reason=FinishReason.STOPPED, at=at, seq=1_000_000)
     assert await world.store.inner.write(lambda tx: tx.replies.finish(turn.reply.id, 0, theirs))
 
     go_on.set()

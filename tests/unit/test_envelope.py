@@ -60,11 +60,10 @@ def test_a_bad_field_is_named() -> None:
 def test_a_failed_turn_is_told_by_its_stored_reason_with_its_ids() -> None:
     turn = a_turn(a_session(a_user()))
     failed = replace(turn, reply=turn.reply.ended(End.failure(LlmOverloaded(), NOW)))
-    answer = refuse(TurnFailed(failed, replayed=False), "request-1")
+    answer = refuse(TurnFailed(failed), "request-1")
     body = json.loads(bytes(answer.body))
     assert (answer.status_code, body["code"], body["reason"], body["data"]) == (500, 500, "llm_overloaded", None)
     assert answer.headers["retry-after"] == "5"
-    assert "retry-after" not in refuse(TurnFailed(failed, replayed=True), "request-1").headers
     assert body["turn"] == {
         "sessionId": turn.message.session_id,
         "messageId": turn.reply.id,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,9 @@ from chatassist.domain.errors import MessageNotFound, StoreUnavailable
 from chatassist.domain.model import User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace
-from chatassist.domain.replies.engine import NUMBERS_PER_ATTEMPT
-from chatassist.domain.turns import FinishReason, Status, Turn
-from tests.builders import a_session, a_turn, a_user, an_end, new_id
+from chatassist.domain.replies import follow
+from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, FinishReason, Status, Turn
+from tests.builders import a_session, a_turn, a_user, an_end
 from tests.unit.worlds import PATIENCE, REFUSAL, World, until
 
 
@@ -204,30 +205,30 @@ async def test_events_are_told_from_the_first_to_the_end(world: World, growing: 
     assert await world.events(growing) == [half, rest, end]  # for those who come late, too
 
 
-async def test_events_can_be_told_from_any_number_on(world: World, growing: Turn, go_on: asyncio.Event) -> None:
+async def test_events_can_be_told_from_any_number_on(
+    world: World, anna: User, growing: Turn, go_on: asyncio.Event
+) -> None:
     go_on.set()
     await world.end_of(growing)
 
-    assert [numbered.seq async for numbered in world.follower.events(growing.reply.id, 1)] == [2, 3]
+    turn, events = await world.replies.follow(anna, growing.reply.id, 1)
+
+    assert [numbered.seq async for batch in events for numbered in batch] == [2, 3]
+    assert turn == await world.kept(growing)
 
 
-async def test_a_silence_is_waited_through(world: World, growing: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = world.feed.read
-    silences = [0.0, 0.0, 0.0]
+async def test_a_silence_is_told_as_nothing_and_waited_through(
+    world: World, growing: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENCE", 0.001)
+    async with aclosing(world.follower.follow(growing, 0)) as events:
+        assert list(await anext(events)) == [Numbered(1, Delta("half"))]
+        assert [list(await anext(events)) for _ in range(3)] == [[], [], []]
 
-    async def impatiently(reply_id: str, after: int, wait: float) -> object:
-        return await read(reply_id, after, silences.pop() if silences else wait)
+        await world.engine.drain(0)
 
-    monkeypatch.setattr(world.feed, "read", impatiently)
-    events = world.follower.events(growing.reply.id)
-    assert await anext(events) == Numbered(1, Delta("half"))
-    following = asyncio.ensure_future(anext(events))
-    await until(lambda: not silences)
-    assert not following.done()
-
-    await world.engine.drain(0)
-
-    assert isinstance((await following).event, Ended)
+        ended = [batch async for batch in events if batch]
+    assert [type(one.event) for batch in ended for one in batch] == [Ended]
 
 
 async def test_a_reply_cut_by_the_vendors_censor_tells_its_replacement(world: World, anna: User) -> None:
@@ -237,9 +238,24 @@ async def test_a_reply_cut_by_the_vendors_censor_tells_its_replacement(world: Wo
     assert (await world.events(turn))[:2] == [Delta("some"), Replace(REFUSAL, "moderation")]
 
 
-async def test_events_of_a_reply_that_nobody_holds_here_are_none(elsewhere: World, growing: Turn) -> None:
-    assert await elsewhere.events(growing) == []
-    assert [numbered async for numbered in elsewhere.follower.events(new_id())] == []
+async def test_events_of_a_reply_that_nobody_holds_here_are_its_text_and_its_end(
+    elsewhere: World, growing: Turn, go_on: asyncio.Event
+) -> None:
+    following = asyncio.create_task(elsewhere.events(growing))
+    await asyncio.sleep(0.003)
+    assert not following.done()
+
+    go_on.set()
+
+    text, ended = await following
+    assert text == Replace("half and half", "resync")
+    assert isinstance(ended, Ended)
+    assert ended.end.content == "half and half"
+
+
+async def test_events_of_a_reply_that_nobody_knows_are_none(world: World, anna: User) -> None:
+    with pytest.raises(MessageNotFound):
+        await world.events(a_turn(a_session(anna)))
 
 
 async def test_a_follower_who_leaves_does_not_end_the_reply(world: World, growing: Turn, go_on: asyncio.Event) -> None:

@@ -28,6 +28,7 @@ from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.claiming import Claims
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.turns import Draft, FinishReason, Status, Turn
@@ -311,13 +312,19 @@ async def test_a_finished_turn_is_replayed_without_limit_moderation_or_vendor() 
         assert (len(world.vendor.prompts), len(world.moderator.asked)) == (1, 1)
 
 
-async def test_a_failed_turn_is_found_again_by_its_key(world: World, anna: User) -> None:
+async def test_a_failed_turn_is_begun_again_under_its_own_ids(world: World, anna: User) -> None:
     world.vendor.script = plays("half", LlmUnavailable())
     failed = await world.ask(anna, key=KEY)
+    world.vendor.script = plays("whole")
 
     sent = await world.send(anna, key=KEY)
 
+    assert not sent.replayed
     assert (sent.turn.message, sent.turn.reply.id) == (failed.message, failed.reply.id)
+    turn = await world.end_of(sent.turn)
+    assert (turn.reply.status, turn.reply.content, turn.reply.attempt) == ("complete", "whole", 1)
+    assert turn == await world.kept(turn)
+    assert heard(world) == ["a question"]
 
 
 async def test_a_send_attaches_to_its_running_turn(world: World, anna: User) -> None:
@@ -570,11 +577,11 @@ async def test_a_send_over_the_limit_attaches_to_what_another_instance_accepted_
                 raise TooManySends
 
         service = MessageService(
-            world.store,
+            world.stores,
             world.engine,
             world.follower,
             gate=Gate(FullSinceThen(), world.moderator, MessageRules()),
-            claims=SendClaims(world.store, Runtime(world.clock, world.ids), PromptRules()),
+            claims=Claims(world.stores, Runtime(world.clock, world.ids), PromptRules()),
         )
         assert (await service.send(anna, Draft(text="a question", key="same"))).replayed
         with pytest.raises(TooManySends):

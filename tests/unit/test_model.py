@@ -13,7 +13,7 @@ from chatassist.domain.errors import (
     LlmTimeout,
 )
 from chatassist.domain.model import AVATAR_CHARS, NICKNAME_CHARS, WECHAT_PLACEHOLDER, Profile, is_clean, is_id
-from chatassist.domain.turns import Draft, End, FinishReason, Status, Usage
+from chatassist.domain.turns import Draft, End, Feedback, FinishReason, Rating, Status, Usage
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
 
 ID = "0193" + "a" * 28
@@ -215,8 +215,9 @@ def test_a_running_reply_has_no_end() -> None:
 
 
 def test_a_reply_that_ended_tells_its_end_as_it_was_given() -> None:
-    end = an_end("text", model="m-1", usage=Usage(input_tokens=3, output_tokens=4), at=NOW + timedelta(seconds=2))
-    reply = a_turn(SESSION, content="te").reply
+    usage, at = Usage(input_tokens=3, output_tokens=4), NOW + timedelta(seconds=2)
+    end = an_end("text", thinking="hm", seq=4, model="m-1", usage=usage, at=at)
+    reply = a_turn(SESSION, content="te", seq=1).reply
 
     ended = reply.ended(end)
 
@@ -224,14 +225,37 @@ def test_a_reply_that_ended_tells_its_end_as_it_was_given() -> None:
     assert replace(ended, **{name: getattr(reply, name) for name in CHANGED_BY_AN_END}) == reply
 
 
-CHANGED_BY_AN_END = ("status", "finish_reason", "reason", "content", "model", "usage", "ended_at")
+CHANGED_BY_AN_END = ("status", "finish_reason", "reason", "content", "thinking", "seq", "model", "usage", "ended_at")
 
 
-def test_an_end_without_content_leaves_the_text_so_far() -> None:
-    reply = a_turn(SESSION, content="so far").reply.ended(End.failure(LlmTimeout(), NOW))
+def test_an_end_without_content_leaves_the_texts_so_far() -> None:
+    reply = a_turn(SESSION, content="so far", thinking="hm").reply.ended(End.failure(LlmTimeout(), NOW))
 
     assert (reply.status, reply.finish_reason, reply.content) == (Status.FAILED, FinishReason.ERROR, "so far")
-    assert reply.reason == "llm_timeout"
+    assert (reply.reason, reply.thinking) == ("llm_timeout", "hm")
+
+
+@pytest.mark.parametrize(("attempt", "last"), [(0, 1_000_000), (1, 2_000_000), (7, 8_000_000)])
+def test_an_end_that_knows_no_number_has_the_last_one_of_its_attempt(attempt: int, last: int) -> None:
+    reply = a_turn(SESSION, attempt=attempt, seq=attempt * 1_000_000 + 3).reply
+
+    assert reply.ended(End.stop(NOW)).seq == last
+    assert reply.ended(End.failure(LlmTimeout(), NOW)).seq == last
+    assert reply.ended(an_end(seq=5)).seq == 5
+
+
+def test_a_failed_reply_begins_again_where_its_attempt_cannot_reach_with_nothing_said() -> None:
+    failed = a_turn(SESSION, key="k", requested_model="large", version=2, content="half", thinking="hm").reply
+    failed = replace(failed.ended(End.failure(LlmTimeout(), NOW)), feedback=Feedback(rating=Rating.LIKE))
+
+    again = failed.restarted("instance-2")
+
+    assert (again.attempt, again.first_seq, again.seq) == (1, 1_000_000, 1_000_000)
+    assert (again.status, again.content, again.thinking, again.reason, again.end) == ("running", "", "", None, None)
+    assert again.instance_id == "instance-2"
+    kept = ("id", "version", "key", "requested_model", "created_at", "feedback")
+    assert [getattr(again, name) for name in kept] == [getattr(failed, name) for name in kept]
+    assert again.restarted("instance-3").first_seq == 2_000_000
 
 
 def test_an_end_may_empty_the_text() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chatassist.domain.model import Role, Utterance
 from chatassist.domain.prompt import PromptRules, build_prompt, estimate_tokens
-from chatassist.domain.turns import Turn
+from chatassist.domain.turns import Exchange, Turn
 from tests.builders import a_session, a_turn, a_user
 
 SESSION = a_session(a_user())
@@ -19,7 +19,8 @@ def turns(*said: tuple[str, str]) -> list[Turn]:
 
 def prompt(earlier: Sequence[Turn], *, budget: int = 6000, system: str = "", question: str = "?") -> list[Utterance]:
     rules = PromptRules(system=system, history_tokens=budget)
-    return list(build_prompt(rules, earlier, a_turn(SESSION, len(earlier) + 1, question).message, None).utterances)
+    exchanges = [Exchange.of(turn) for turn in earlier]
+    return list(build_prompt(rules, exchanges, a_turn(SESSION, len(earlier) + 1, question).message, None).utterances)
 
 
 def said(utterances: Sequence[Utterance]) -> list[str]:

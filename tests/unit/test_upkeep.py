@@ -90,7 +90,7 @@ async def test_the_first_reader_writes_and_the_others_see_what_it_wrote(world: W
 
 async def test_a_reader_who_comes_second_to_the_owner_tells_the_owners_end(world: World, anna: User) -> None:
     orphan = await left_running(world, anna, "thought dead")
-    end = an_end("the whole answer")
+    end = an_end("the whole answer", seq=2)
     world.store.closed_door = asyncio.Event()
     reading = asyncio.create_task(world.follower.stored(orphan.reply.id, anna.id))
     await asyncio.sleep(0)
@@ -101,14 +101,15 @@ async def test_a_reader_who_comes_second_to_the_owner_tells_the_owners_end(world
     assert (await reading).reply.end == end
 
 
-async def test_a_repeated_send_finds_its_orphan_interrupted(world: World, anna: User) -> None:
+async def test_a_repeated_send_finds_its_orphan_interrupted_and_begins_it_again(world: World, anna: User) -> None:
     async with World(beside=world, script=plays(asyncio.Event())) as crashed:
-        await crashed.send(anna, key="k")
+        lost = (await crashed.send(anna, key="k")).turn
         world.clock.advance(VALID_SECONDS)
 
         sent = await world.send(anna, key="k")
 
-    assert (sent.replayed, sent.turn.reply.reason) == (True, "reply_interrupted")
+        assert (sent.replayed, sent.turn.reply.id, sent.turn.reply.attempt) == (False, lost.reply.id, 1)
+        assert (await world.end_of(sent.turn)).reply.content == "an answer"
 
 
 async def test_reaping_ends_all_orphans_and_nothing_else(world: World, anna: User) -> None:

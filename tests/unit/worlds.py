@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -207,8 +207,23 @@ class WitnessedFeed(MemoryReplyFeed):
         return await super().append(reply_id, *events)
 
 
+class TalkingFeed(WitnessedFeed):
+    """A feed whose requests to stop reach all processes that have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def request_stop(self, reply_id: str) -> None:
+        await self._heard.put(reply_id)
+
+    async def stop_requests(self) -> AsyncIterator[str]:
+        while True:
+            yield await self._heard.get()
+
+
 class World:
-    """One process. `beside` makes another one on the same database, at the same time."""
+    """One process. `beside` makes another one on the same database, at the same time; `feed`, if they share one."""
 
     def __init__(
         self,
@@ -221,12 +236,13 @@ class World:
         refused_words: Iterable[str] = (),
         limits: dict[Rule, int] | None = None,
         beside: "World | None" = None,
+        feed: WitnessedFeed | None = None,
     ) -> None:
         self.clock: HandClock = beside.clock if beside else HandClock()
         self.ids: CountingIds = beside.ids if beside else CountingIds()
         self.store: FaultyStore = FaultyStore(beside.store.inner if beside else None)
         self.vendor = Vendor(script or plays("an answer"))
-        self.feed = WitnessedFeed()
+        self.feed = feed or WitnessedFeed()
         self.moderator = WordList(*refused_words)
         self.limiter = MemoryLimiter(limits or {}, monotonic=lambda: int(self.clock.now.timestamp() * 1_000_000_000))
         runtime = Runtime(self.clock, self.ids)
@@ -251,7 +267,7 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
-        self.upkeep = Upkeep(self.store, self.engine, self.lease)
+        self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
             self.engine,

@@ -2,6 +2,8 @@
 
 import httpx2
 
+from chatassist.adapters.httptools_transport import HttptoolsTransport
+
 
 def open_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.AsyncClient:
     """Return a client; who opens it closes it. `read_timeout`: seconds of silence that are borne while reading.
@@ -12,6 +14,16 @@ def open_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.As
     return httpx2.AsyncClient(
         timeout=httpx2.Timeout(read_timeout, connect=5.0, write=10.0, pool=5.0),
         limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30.0),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def open_vendor_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.AsyncClient:
+    """Return a client for an AI vendor: the same, on a transport that costs a fraction of httpx2's own."""
+    return httpx2.AsyncClient(
+        timeout=httpx2.Timeout(read_timeout, connect=5.0, write=10.0, pool=5.0),
+        transport=HttptoolsTransport(max_connections=max_connections),
         follow_redirects=False,
         trust_env=False,
     )

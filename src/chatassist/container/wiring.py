@@ -245,7 +245,7 @@ class Container(containers.DeclarativeContainer):
         limiter=limiter,
         rules=providers.Callable(_speech_rules, settings),
     )
-    upkeep = providers.Singleton(Upkeep, store, engine, lease)
+    upkeep = providers.Singleton(Upkeep, stores, engine, lease)
     services = providers.Singleton(
         Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
     )

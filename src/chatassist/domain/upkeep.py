@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from chatassist.domain.errors import ReplyInterrupted, StoreUnavailable
-from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.lease import RENEW_SECONDS, Lease
+from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import End
 
 log = logging.getLogger(__name__)
@@ -17,10 +18,13 @@ log = logging.getLogger(__name__)
 REAP_SECONDS = 15.0
 SAVE_SECONDS = 3.0
 LOOK_SECONDS = 1.0
+FORGET_SECONDS = 60.0
 PURGE_SECONDS = 3600.0
 FORGET_INSTANCES = timedelta(days=1)
 FORGET_KEYS = timedelta(days=7)
 """How long the keys of deleted turns are still known."""
+FORGET_UNSAVED_KEYS = timedelta(minutes=30)
+"""And those of turns that were not to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,9 @@ async def _repeat(job: Job) -> None:
 class Upkeep:
     """What keeps replies and logins tidy."""
 
-    def __init__(self, store: Store, engine: ReplyEngine, lease: Lease) -> None:
-        self._store = store
+    def __init__(self, stores: Stores, engine: ReplyEngine, lease: Lease) -> None:
+        self._store = stores.saved
+        self._unsaved = stores.unsaved
         self._engine = engine
         self._lease = lease
         self._clock = lease.clock
@@ -65,6 +70,7 @@ class Upkeep:
             Job(name="save", seconds=SAVE_SECONDS, run=self._engine.save),
             Job(name="look for stopped", seconds=LOOK_SECONDS, run=self._engine.look_for_stopped),
             Job(name="hear stops", seconds=LOOK_SECONDS, run=self._engine.hear_stops),
+            Job(name="forget", seconds=FORGET_SECONDS, run=self.forget),
             Job(name="purge", seconds=PURGE_SECONDS, run=self.purge),
         )
 
@@ -81,6 +87,12 @@ class Upkeep:
         end = End.failure(ReplyInterrupted(), now)
         if count := await self._store.apply(lambda tx: tx.replies.finish_orphans(now, end)):
             log.warning("replies of a vanished process ended", extra={"count": count})
+
+    async def forget(self) -> None:
+        """Drop keys of unsaved turns that were deleted; a store that forgets does so whenever it is used, as here."""
+        before = self._clock() - FORGET_UNSAVED_KEYS
+        while await self._unsaved.apply(lambda tx: tx.turns.purge(before)):
+            pass
 
     async def purge(self) -> None:
         """Drop logins that expired, instances that are long gone, and keys of turns that were deleted long ago."""

@@ -14,7 +14,7 @@ import openai
 
 from chatassist.adapters.asr.sniff import FILES
 from chatassist.adapters.clean_text import cleaned
-from chatassist.adapters.http import open_client
+from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.openai_client import FOREIGN, Unsendable, VendorSilent, open_vendor, read_at_most, sorted_out
 from chatassist.adapters.vendor_errors import Kind, Refused, refusal_within
 from chatassist.domain.audio import Audio, Transcript
@@ -37,7 +37,7 @@ class WhisperApiTranscriber(Transcriber):
     """One vendor, one key, one model. `silence`: seconds without any byte from the vendor while it works."""
 
     def __init__(self, *, base_url: str, api_key: str, model: str, silence: float) -> None:
-        http = open_client(read_timeout=silence)
+        http = open_vendor_client(read_timeout=silence)
         self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
         self._model = model
 

@@ -9,16 +9,15 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import cast
 
 import httpx2
-import openai
 
-from chatassist.adapters.http import open_client
+from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.adapters.openai_client import (
     FOREIGN,
     ConnectionFailed,
+    Posts,
     Unsendable,
     VendorSilent,
     open_vendor,
@@ -72,8 +71,9 @@ class OpenAiCompatibleChatModel(ChatModel):
         options = options or Options()
         self._model = model
         self._max_body = options.max_body
-        http = open_client(read_timeout=idle_timeout, max_connections=options.max_connections)
+        http = open_vendor_client(read_timeout=idle_timeout, max_connections=options.max_connections)
         self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
+        self._posts = Posts(self._vendor, http, _PATH)
         self._optional: dict[str, object] = {"stream_options": {"include_usage": True}}
         if options.temperature is not None:
             self._optional["temperature"] = options.temperature
@@ -125,14 +125,7 @@ class OpenAiCompatibleChatModel(ChatModel):
     async def _post(self, body: dict[str, object]) -> httpx2.Response:
         # "replace": a system prompt from a badly encoded environment holds lone surrogates.
         content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
-        response = await self._vendor.post(
-            _PATH,
-            content=content,
-            cast_to=httpx2.Response,
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
-        )
-        return cast("httpx2.Response", response)  # `cast_to` wins over `stream_cls`, but the annotations do not know
+        return await self._posts.send(content)
 
 
 async def _linger(parts: AsyncGenerator[bytes, None], reply: ReplyReader) -> None:

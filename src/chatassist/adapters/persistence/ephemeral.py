@@ -52,8 +52,10 @@ class EphemeralStore(MemoryStore):
 
     def _merged(self, changes: Tables) -> None:
         for session_id in changes.changed_sessions:
-            self._touched[session_id] = self._tables.sessions[session_id].updated_at
-            self._touched.move_to_end(session_id)
+            at = self._tables.sessions[session_id].updated_at
+            if self._touched.get(session_id) != at:  # else it was only held, and its time runs on
+                self._touched[session_id] = at
+                self._touched.move_to_end(session_id)
 
     def _drop(self, session_id: str) -> None:
         tables = self._tables

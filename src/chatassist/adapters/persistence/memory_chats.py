@@ -174,7 +174,7 @@ class MemoryReplies(Replies):
         running = (turn.reply for turn in self._tables.turns.values() if turn.reply.status is Status.RUNNING)
         orphans = [reply for reply in running if reply.instance_id not in alive]
         for reply in orphans:
-            await self.finish(reply.id, reply.attempt, end)
+            await self.finish(reply.id, reply.attempt, replace(end, content=None, seq=None))
         return len(orphans)
 
     def _running(self, reply_id: str, attempt: int) -> Turn | None:

@@ -12,6 +12,7 @@ from sqlalchemy.pool import QueuePool
 
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
+from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_chats import SqlSessions, SqlTurns
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
@@ -102,10 +103,10 @@ class SqlStore(Store):
         """Run `work` between BEGIN and COMMIT; leave no transaction open on the connection."""
         committing = False
         try:
-            await db.exec_driver_sql(self._begin)
+            await say(db, self._begin)
             result = await work(_transaction(db))
             committing = True
-            await db.exec_driver_sql("COMMIT")
+            await say(db, "COMMIT")
         except BaseException as error:
             await _undo(db, error)
             if committing:

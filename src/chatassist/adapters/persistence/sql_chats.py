@@ -30,6 +30,7 @@ from chatassist.adapters.persistence.mapping import (
     session_values,
     turn_values,
 )
+from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import DELETED, MESSAGES, QUESTION_VERSION, SESSIONS
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session
@@ -42,7 +43,7 @@ _ADD_SESSION = insert(SESSIONS)
 _GET_SESSION = select(SESSIONS).where(
     SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id")
 )
-_TOUCH_SESSION = (
+_TOUCH_SESSION = Prepared(
     update(SESSIONS)
     .where(SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id"))
     .values(
@@ -65,7 +66,7 @@ _FIND_SETTLED_TURN = _FIND_TURN.with_for_update()  # waits for an uncommitted in
 _BY_KEY = (_REPLY.c.client_key == bindparam("key")) & (_REPLY.c.user_id == bindparam("owner_id"))
 _FIND_TURN_BY_KEY = select(*_COLUMNS).join_from(_REPLY, _QUESTION, _IS_QUESTION, isouter=True).where(_BY_KEY)
 """Without a question where only the key is left of a deleted turn."""
-_ADD_ROWS = insert(MESSAGES)
+_ADD_ROWS = Prepared(insert(MESSAGES), *MESSAGES.c.keys())
 
 
 def _is_good(row: FromClause) -> ColumnElement[bool]:
@@ -101,16 +102,18 @@ _LATEST = _youngest(
     )
 )
 _COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
-_WINDOW = _youngest(
-    # No derived table: with its long texts MariaDB would write it to disk.
-    select(_REPLY.c.position, _QUESTION.c.content, _REPLY.c.content, _COUNT.scalar_subquery())
-    .join_from(_REPLY, _QUESTION, _IS_QUESTION)
-    .where(
-        _REPLY.c.version > QUESTION_VERSION,
-        _REPLY.c.position < bindparam("before", type_=MESSAGES.c.position.type),
-        _is_good(_REPLY),
-        func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
-        ~exists().where(_OF_THE_SAME_TURN, _NEWER, _is_good(_OTHER)),
+_WINDOW = Prepared(
+    _youngest(
+        # No derived table: with its long texts MariaDB would write it to disk.
+        select(_REPLY.c.position, _QUESTION.c.content, _REPLY.c.content, _COUNT.scalar_subquery())
+        .join_from(_REPLY, _QUESTION, _IS_QUESTION)
+        .where(
+            _REPLY.c.version > QUESTION_VERSION,
+            _REPLY.c.position < bindparam("before", type_=MESSAGES.c.position.type),
+            _is_good(_REPLY),
+            func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
+            ~exists().where(_OF_THE_SAME_TURN, _NEWER, _is_good(_OTHER)),
+        )
     )
 )
 _AT = (MESSAGES.c.session_id == bindparam("in_session"), MESSAGES.c.position == bindparam("at_position"))
@@ -159,7 +162,7 @@ class SqlSessions(Sessions):
     async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
         """Count more turns; the UPDATE locks the row until the unit ends."""
         known = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns}
-        if not (await self._db.execute(_TOUCH_SESSION, known)).rowcount:
+        if not await _TOUCH_SESSION.change(self._db, known):
             raise SessionNotFound
 
 
@@ -179,7 +182,7 @@ class SqlTurns(Turns):
 
     async def _insert(self, rows: list[dict[str, Any]]) -> None:
         try:
-            await self._db.execute(_ADD_ROWS, rows)
+            await _ADD_ROWS.change(self._db, *rows)
         except IntegrityError as error:
             if is_duplicate(error, "user_id", "client_key"):
                 raise Taken("the key has a turn") from error
@@ -188,7 +191,7 @@ class SqlTurns(Turns):
     async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
         """Return count and exchanges; where none speaks, the count has to be asked for by itself."""
         sought = {"session_id": session_id, "limit": limit, "before": before}
-        rows = (await self._db.execute(_WINDOW, sought)).all()
+        rows = await _WINDOW.rows(self._db, sought)
         if not rows:
             return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, exchanges=())
         exchanges = [Exchange(position=at, question=said, answer=replied) for at, said, replied, _ in reversed(rows)]

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.failures import is_duplicate
 from chatassist.adapters.persistence.mapping import as_login, as_user, login_values, user_values
+from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import LOGINS, USERS
 from chatassist.domain.model import Login, User
 from chatassist.domain.ports.persistence import Logins, Taken, Users
@@ -21,7 +22,7 @@ _KNOWN_USER = update(USERS).where(USERS.c.id == bindparam("known_id"))
 _SAVE_PROFILE = _KNOWN_USER.values(nickname=bindparam("nickname"), avatar=bindparam("avatar"))
 _SET_BLOCKED = _KNOWN_USER.values(blocked=bindparam("blocked"))
 
-_FIND_LOGIN = (
+_FIND_LOGIN = Prepared(
     select(*LOGINS.c, *USERS.c).join(USERS, USERS.c.id == LOGINS.c.user_id).where(LOGINS.c.id == bindparam("login_id"))
 )
 _ADD_LOGIN = insert(LOGINS)
@@ -76,9 +77,9 @@ class SqlLogins(Logins):
 
     async def find(self, login_id: str) -> tuple[Login, User] | None:
         """Return the login with its user, in one round trip."""
-        row = (await self._db.execute(_FIND_LOGIN, {"login_id": login_id})).first()
+        rows = await _FIND_LOGIN.rows(self._db, {"login_id": login_id})
         split = len(LOGINS.c)
-        return None if row is None else (as_login(row[:split]), as_user(row[split:]))
+        return (as_login(rows[0][:split]), as_user(rows[0][split:])) if rows else None
 
     async def add(self, login: Login) -> None:
         """Store a new login."""

@@ -1,18 +1,20 @@
 """The running side of turns in SQL: replies and the instances that produce them. Every change of a reply is fenced."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import TextClause, Update, bindparam, delete, insert, select, text, update
+from sqlalchemy import TextClause, bindparam, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chatassist.adapters.persistence.tables import INSTANCES, MESSAGES
+from chatassist.adapters.persistence.prepared import Prepared
+from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES
 from chatassist.domain.ports.persistence import Instances, Replies
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, End, Feedback, Saved, Status
 
-_SAVED_AT_ONCE = 50  # texts in one statement: at 64,000 characters each, far below any server's packet limit
+_SAVED_AT_ONCE = 50  # texts in one statement
+_SAVED_CHARS = 400_000  # and with these it is full: at 4 bytes each, below the smallest packet limit (MySQL 5.7: 4 MiB)
 
 _ALIVE = select(INSTANCES.c.id).where(INSTANCES.c.until > bindparam("now"))
 _ENDED = ("status", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "ended_at")
@@ -27,8 +29,9 @@ _ATTEMPT = update(MESSAGES).where(
     MESSAGES.c.id == bindparam("reply_id"), MESSAGES.c.attempt == bindparam("this_attempt")
 )
 _RUNNING = MESSAGES.c.status == Status.RUNNING.value
-_FINISH: dict[bool, Update] = {
-    keeps: _ATTEMPT.where(_RUNNING).values(_new(*_ENDED, "seq", *(() if keeps else _TEXTS))) for keeps in (True, False)
+_FINISH = {
+    keeps: Prepared(_ATTEMPT.where(_RUNNING).values(_new(*_ENDED, "seq", *(() if keeps else _TEXTS))))
+    for keeps in (True, False)
 }
 """[True] keeps the stored texts, [False] replaces them."""
 _FINISH_ORPHANS = (
@@ -41,7 +44,11 @@ _RESTART = _ATTEMPT.where(MESSAGES.c.status == Status.FAILED.value).values(
     | _new("attempt", "seq", "instance_id")
 )  # fmt: skip
 _LIST_RUNNING = select(MESSAGES.c.id).where(_RUNNING, MESSAGES.c.instance_id == bindparam("instance_id"))
-_RATE = update(MESSAGES).where(MESSAGES.c.id == bindparam("reply_id")).values(_new("rating", "comment"))
+_RATE = (
+    update(MESSAGES)
+    .where(MESSAGES.c.id == bindparam("reply_id"), MESSAGES.c.status != DELETED)
+    .values(_new("rating", "comment"))
+)
 
 _ADD_INSTANCE = insert(INSTANCES)
 _RENEW_INSTANCE = (
@@ -68,6 +75,20 @@ def _save(rows: int) -> TextClause:
     )
 
 
+def _portions(texts: Sequence[Saved]) -> Iterator[Sequence[Saved]]:
+    """Cut texts into what one statement takes."""
+    some: list[Saved] = []
+    chars = 0
+    for one in texts:
+        some.append(one)
+        chars += len(one.content) + len(one.thinking)
+        if len(some) == _SAVED_AT_ONCE or chars >= _SAVED_CHARS:
+            yield some
+            some, chars = [], 0
+    if some:
+        yield some
+
+
 class SqlReplies(Replies):
     """Replies' rows in the table `messages`."""
 
@@ -80,7 +101,7 @@ class SqlReplies(Replies):
         values = {"reply_id": reply_id, "this_attempt": attempt, "new_seq": seq} | _end_values(end)
         if end.content is not None:
             values |= {"new_content": end.content, "new_thinking": end.thinking or None}
-        return bool((await self._db.execute(_FINISH[end.content is None], values)).rowcount)
+        return bool(await _FINISH[end.content is None].change(self._db, values))
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
         """Begin the next attempt, if this one failed."""
@@ -94,8 +115,7 @@ class SqlReplies(Replies):
 
     async def save(self, texts: Sequence[Saved]) -> None:
         """Store texts of attempts that still run, many in one statement."""
-        for start in range(0, len(texts), _SAVED_AT_ONCE):
-            some = texts[start : start + _SAVED_AT_ONCE]
+        for some in _portions(texts):
             values: dict[str, Any] = {}
             for number, one in enumerate(some):
                 values |= {f"id{number}": one.reply_id, f"attempt{number}": one.attempt, f"seq{number}": one.seq}

@@ -185,11 +185,14 @@ class Replies(ABC):
 
     @abstractmethod
     async def rate(self, reply_id: str, feedback: Feedback | None) -> None:
-        """Store what the user thinks of a reply, or that he takes it back."""
+        """Store what the user thinks of a reply, or that he takes it back; of a deleted one nothing is stored."""
 
     @abstractmethod
     async def finish_orphans(self, now: datetime, end: End) -> int:
-        """End every running reply whose instance is not alive at `now`; return how many."""
+        """End every running reply whose instance is not alive at `now`, keeping its texts; return how many.
+
+        Of `end`, texts and number do not count: the number is the last one of each attempt.
+        """
 
 
 class Instances(ABC):

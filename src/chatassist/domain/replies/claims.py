@@ -49,7 +49,9 @@ class Claim(ABC):
 
         Raises what `_work` raises, StoreUnavailable, and CommitUnknown, after which `find` tells.
         """
-        return await self._accepted(*await self.store.write(lambda tx: self._work(tx, instance_id)))
+        before = await self._before()  # first: once the claim is committed nothing may fail any more
+        turn, exchanges = await self.store.write(lambda tx: self._work(tx, instance_id))
+        return self._accepted(turn, before, exchanges)
 
     async def find(self, instance_id: str) -> Accepted | None:
         """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
@@ -62,17 +64,19 @@ class Claim(ABC):
             window = await tx.turns.window(turn.message.session_id, WINDOW_TURNS, before=at)
             return turn, window.exchanges
 
+        before = await self._before()
         found = await self.store.write(look)
-        return await self._accepted(*found) if found else None
+        return self._accepted(found[0], before, found[1]) if found else None
 
     @abstractmethod
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         """Do the unit of work; return the turn, and what was said before it."""
 
-    async def _accepted(self, turn: Turn, exchanges: Sequence[Exchange]) -> Accepted:
-        earlier = [one for one in exchanges if one.position < turn.message.position]
-        if self.background is not None:
-            earlier = [*await self.background.exchanges(), *earlier]
+    async def _before(self) -> Sequence[Exchange]:
+        return await self.background.exchanges() if self.background else ()
+
+    def _accepted(self, turn: Turn, before: Sequence[Exchange], exchanges: Sequence[Exchange]) -> Accepted:
+        earlier = [*before, *(one for one in exchanges if one.position < turn.message.position)]
         return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model))
 
 

@@ -82,12 +82,12 @@ class ReplyEngine:
 
     def last_number(self, reply: Reply) -> int:
         """Return the highest number a follower can have seen of this reply: exact where it is produced here."""
-        production = self._productions.get(reply.id)
+        production = self._producing(reply)
         return production.seq if production else reply.last_seq
 
-    async def stop(self, reply_id: str) -> bool:
-        """Stop a reply that is produced here, and return once its end is stored; False where it is not."""
-        production = self._productions.get(reply_id)
+    async def stop(self, reply: Reply) -> bool:
+        """Stop an attempt that is produced here, and return once its end is stored; False where it is not."""
+        production = self._producing(reply)
         if production is None:
             return False
         production.stop()
@@ -138,6 +138,11 @@ class ReplyEngine:
             production.interrupt()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+
+    def _producing(self, reply: Reply) -> Production | None:
+        """Return what makes this attempt here; an earlier one may still be made by a process that slept."""
+        production = self._productions.get(reply.id)
+        return production if production and production.turn.reply.attempt == reply.attempt else None
 
     def _live(self, *, saved: bool) -> list[Production]:
         return [one for one in self._productions.values() if not one.ending and one.turn.saved is saved]

@@ -28,7 +28,7 @@ class Stopper:
         reply_id, user_id = turn.reply.id, turn.message.user_id
         if turn.reply.status is not Status.RUNNING:
             return turn
-        if await self._engine.stop(reply_id):
+        if await self._engine.stop(turn.reply):
             return await self._follower.stored(reply_id, user_id)
         await self._feed.request_stop(reply_id)
         seen = await self._follower.settle(turn, OWNER_SECONDS)

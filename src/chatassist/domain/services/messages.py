@@ -10,6 +10,8 @@ from chatassist.domain.errors import (
     IdempotencyMismatch,
     Limited,
     MessageNotFound,
+    NotLastTurn,
+    ReplyRunning,
     SessionNotFound,
     StoreUnavailable,
 )
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 Fits = Callable[[Turn], bool]
 """Tell whether a turn is the one that this wish, repeated under its key, was accepted for."""
+
+_REFUSALS = (Limited, Taken, NotLastTurn, ReplyRunning)
+"""What a wish may be refused with because the same wish was accepted elsewhere a moment ago."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ class MessageService:
             self._engine.check_open()
             try:
                 turn = await self._again(user, known) if known else await fresh()
-            except (Limited, Taken) as error:  # perhaps accepted elsewhere meanwhile, and what attaches is not counted
+            except _REFUSALS as error:  # perhaps accepted elsewhere meanwhile, and what attaches is not refused
                 winner = await self._known(user, key, fits)
                 if winner and (known is None or winner.reply.attempt > known.reply.attempt):
                     return Sent(turn=winner, replayed=True)

@@ -39,7 +39,7 @@ class ReplyService:
     async def get(self, user: User, reply_id: str, *, wait: float = 0.0) -> Shown:
         """Return a reply with all text so far; wait so many seconds for its end."""
         turn = await self._find(user, reply_id)
-        return await self._shown(await self._follower.settle(turn, wait) if _runs(turn) else turn)
+        return await self._shown(await self._settled(turn, wait))
 
     async def follow(self, user: User, reply_id: str, after: int) -> tuple[Turn, Events]:
         """Return the turn of a reply, and its events after the number `after` as `Follower.follow` yields them.
@@ -65,7 +65,8 @@ class ReplyService:
             raise ContentInvalid
         turn = await self._find(user, reply_id)
         await self._stores.of(turn).apply(lambda tx: tx.replies.rate(reply_id, feedback))
-        return await self._shown(await self._follower.settle(turn, 0.0))
+        rated = await self._follower.stored(reply_id, user.id)  # a feed knows nothing of ratings
+        return await self._shown(await self._settled(rated, 0.0))
 
     async def delete(self, user: User, reply_id: str) -> int:
         """Erase the turn of a reply for good, after stopping it; return how many messages that were."""
@@ -83,6 +84,9 @@ class ReplyService:
         if not is_id(reply_id):
             raise MessageNotFound
         return await self._follower.stored(reply_id, user.id)
+
+    async def _settled(self, turn: Turn, seconds: float) -> Turn:
+        return await self._follower.settle(turn, seconds) if _runs(turn) else turn
 
     async def _shown(self, turn: Turn) -> Shown:
         session_id, position = turn.message.session_id, turn.message.position
