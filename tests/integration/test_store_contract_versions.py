@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session
@@ -214,6 +215,7 @@ async def everything_in(store: AnyStore) -> str:
     if isinstance(store, SqlStore):
         async with store._engine.connect() as db:
             return str((await db.execute(text("SELECT * FROM messages"))).all())
+    assert isinstance(store, MemoryStore)
     return repr(store._tables)
 
 
