@@ -266,6 +266,19 @@ async def test_a_reply_whose_process_slept_is_begun_again_elsewhere_and_the_slee
     assert len(world.vendor.prompts) == len(elsewhere.vendor.prompts) == 1
 
 
+async def test_a_process_that_slept_shows_what_is_stored_of_a_later_attempt(
+    world: World, elsewhere: World, anna: User
+) -> None:
+    turn = await under_way(world, "half", asyncio.Event(), key=KEY)
+    world.clock.advance(VALID_SECONDS)
+    await under_way(elsewhere, "anew", asyncio.Event(), key=KEY)
+    await elsewhere.engine.save()
+
+    seen = await world.get(anna, turn.reply.id)
+
+    assert (seen.reply.attempt, seen.reply.status, seen.reply.content) == (1, "running", "anew")
+
+
 async def test_a_sleeper_that_wakes_before_anybody_noticed_finishes_its_reply(
     world: World, elsewhere: World, anna: User
 ) -> None:
