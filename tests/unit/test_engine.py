@@ -146,6 +146,17 @@ async def test_a_vendor_that_drips_does_not_escape_the_deadline() -> None:
         assert (await world.ask(await world.somebody())).reply.reason == "llm_timeout"
 
 
+async def test_a_model_that_has_finished_but_does_not_hang_up_has_finished() -> None:
+    async def never_hangs_up(_: Prompt) -> AsyncGenerator[Chunk, None]:
+        try:
+            yield last("whole")
+        finally:
+            await asyncio.Event().wait()
+
+    async with World(deadline=0.01, script=never_hangs_up) as world:
+        assert outcome((await world.ask(await world.somebody())).reply) == (COMPLETE, "stop", None, "whole")
+
+
 async def test_the_latest_model_and_usage_count_and_a_models_name_is_cut(world: World, anna: User) -> None:
     first, second = Usage(input_tokens=1, output_tokens=1), Usage(input_tokens=9, output_tokens=7)
     world.vendor.script = plays(

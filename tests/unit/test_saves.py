@@ -37,11 +37,11 @@ async def anna(world: World) -> User:
     return await world.somebody("anna")
 
 
-async def under_way(world: World, *steps: Step, **draft: str | None) -> Turn:
+async def under_way(world: World, *steps: Step, key: str | None = None) -> Turn:
     """A turn whose reply has come as far as its steps go; it ends when told to."""
     before = world.vendor.speaking
     world.vendor.script = plays(*steps or ("half", asyncio.Event()))
-    turn = (await world.send(await world.somebody("anna"), **draft)).turn
+    turn = (await world.send(await world.somebody("anna"), key=key)).turn
     await until(lambda: world.vendor.speaking > before)
     await asyncio.sleep(0)
     return turn
@@ -144,10 +144,10 @@ async def test_a_save_tells_when_the_database_is_away(world: World) -> None:
 
 async def test_a_save_that_comes_after_the_end_changes_nothing(world: World) -> None:
     turn = await under_way(world, "half", go_on := asyncio.Event(), " and half")
-    world.store.closed_door = asyncio.Event()
+    door = world.store.closed_door = asyncio.Event()
     saving = asyncio.create_task(world.engine.save())
     await asyncio.sleep(0)
-    world.store.closed_door, door = None, world.store.closed_door
+    world.store.closed_door = None
     go_on.set()
     ended = await world.end_of(turn)
 
@@ -159,10 +159,10 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(world: World) -> 
 
 async def test_what_is_ending_is_not_saved_any_more(world: World) -> None:
     turn = await under_way(world, "some", go_on := asyncio.Event(), Chunk(finish_reason=FinishReason.BLOCKED))
-    world.store.closed_door = asyncio.Event()
+    door = world.store.closed_door = asyncio.Event()
     go_on.set()
     await until(lambda: not world.vendor.speaking)
-    world.store.closed_door, door = None, world.store.closed_door
+    world.store.closed_door = None
 
     await world.engine.save()
 
@@ -264,6 +264,19 @@ async def test_a_reply_whose_process_slept_is_begun_again_elsewhere_and_the_slee
     assert await world.kept(turn) == again
     assert (await world.send(anna, key=KEY)).turn == again
     assert len(world.vendor.prompts) == len(elsewhere.vendor.prompts) == 1
+
+
+async def test_a_process_that_slept_shows_what_is_stored_of_a_later_attempt(
+    world: World, elsewhere: World, anna: User
+) -> None:
+    turn = await under_way(world, "half", asyncio.Event(), key=KEY)
+    world.clock.advance(VALID_SECONDS)
+    await under_way(elsewhere, "anew", asyncio.Event(), key=KEY)
+    await elsewhere.engine.save()
+
+    seen = await world.get(anna, turn.reply.id)
+
+    assert (seen.reply.attempt, seen.reply.status, seen.reply.content) == (1, "running", "anew")
 
 
 async def test_a_sleeper_that_wakes_before_anybody_noticed_finishes_its_reply(

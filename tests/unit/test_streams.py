@@ -40,11 +40,11 @@ async def anna(world: World) -> User:
     return await world.somebody("anna")
 
 
-async def under_way(world: World, *steps: Step, **draft: str | None) -> Turn:
+async def under_way(world: World, *steps: Step, key: str | None = None) -> Turn:
     """A turn whose reply has come as far as its steps go without waiting."""
     before = world.vendor.speaking
     world.vendor.script = plays(*steps or ("half", asyncio.Event()))
-    turn = (await world.send(await world.somebody("anna"), **draft)).turn
+    turn = (await world.send(await world.somebody("anna"), key=key)).turn
     await until(lambda: world.vendor.speaking > before)
     for _ in range(3):
         await asyncio.sleep(0)

@@ -61,7 +61,8 @@ class Story:
         await self.clients[0].comes(self.worlds[0])
 
     async def _speak(self, _: Prompt) -> AsyncGenerator[Chunk, None]:
-        self._vendor = said = asyncio.Queue()
+        said: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
+        self._vendor = said
         while True:
             chunk = await said.get()
             if isinstance(chunk, Exception):

@@ -190,7 +190,8 @@ class ReplyEngine:
                     production.interrupt()
                 await self._stream(production, prompt)
         except TimeoutError:
-            return production.cut_short(self.clock())
+            if production.finish is None:  # else only the hanging up was cut short
+                return production.cut_short(self.clock())
         except (ModelFailed, ContextTooLong) as error:
             log.warning("model failed", extra={**about, "reason": error.slug, "detail": str(error)})
             return production.failed(error, self.clock())

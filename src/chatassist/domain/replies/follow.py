@@ -97,8 +97,10 @@ class Follower:
     async def _watched(self, turn: Turn, until: float) -> Turn | None:
         """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held."""
         now = asyncio.get_running_loop().time
-        after, pieces = turn.reply.first_seq, [""]
+        after, pieces = turn.reply.first_seq, [turn.reply.content]
         while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
+            if found and after == turn.reply.first_seq:
+                pieces = []  # the feed tells it from the beginning
             for numbered in _to_end(found):
                 after = numbered.seq
                 match numbered.event:
