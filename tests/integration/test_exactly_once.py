@@ -196,8 +196,8 @@ async def test_a_failed_turn_that_may_not_be_begun_again_yet_stays_failed(
 
 
 async def test_a_refused_send_claims_no_key(guest: Person, vendor: LoopbackVendor) -> None:
-    for refused in ({"content": " "}, {"content": "x", "model": "unknown"}, {"content": "x", "sessionId": "0" * 32}):
-        answer = await guest.send(refused.pop("content"), clientMessageId="k", **refused)
+    for content, more in ((" ", {}), ("x", {"model": "unknown"}), ("x", {"sessionId": "0" * 32})):
+        answer = await guest.post({"content": content, "clientMessageId": "k", **more})
         assert 400 <= answer.status_code < 429
     assert not (await guest.says("x", clientMessageId="k"))["replayed"]
     assert len(vendor.requests) == 1
