@@ -74,6 +74,7 @@ ENDS: dict[str, tuple[list[Step], tuple[str, str, str | None, str]]] = {
     "full to the last character": (["01234", "56789"], (COMPLETE, "stop", None, "0123456789")),
     "length, in code points": (["😀" * 11], (COMPLETE, "length", None, "😀" * 10)),
     "blocked": (["some", last(reason=FinishReason.BLOCKED)], BLOCKED),
+    "blocked beyond full": (["some", last("0123456789", FinishReason.BLOCKED)], BLOCKED),
     "blocked at once": ([last(reason=FinishReason.BLOCKED)], BLOCKED),
     "overloaded": ([LlmOverloaded()], (FAILED, "error", "llm_overloaded", "")),
     "unavailable after some text": (["some", LlmUnavailable()], (FAILED, "error", "llm_unavailable", "some")),
