@@ -345,6 +345,9 @@ async def test_browsers_of_other_origins_are_kept_out_unless_allowed(sqlite_url:
     opened = await serve(settings_for(sqlite_url, http={"cors_origins": ("https://app.example.com",)}))
     preflight = await opened.http.options("/v1/chat/message", headers=asking)
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    for header in ("Authorization", "Idempotency-Key", "Last-Event-ID"):
+        wish = {**asking, "Access-Control-Request-Headers": header}
+        assert (await opened.http.options("/v1/chat/message", headers=wish)).status_code == 200, header
     other = await opened.http.get("/healthz", headers={"Origin": "https://evil.example.com"})
     assert "Access-Control-Allow-Origin" not in other.headers
 
