@@ -7,7 +7,7 @@ import platform
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import scenarios
+from benchmarks import scenarios, streams
+from benchmarks.bench import Bench, Figure
 from benchmarks.processes import Failed, start_vendor
-from benchmarks.scenarios import SUBJECTS, Bench, Figure
-from benchmarks.world import prepared
+from benchmarks.world import prepared, started_redis
 
 
 class Scenario(StrEnum):
@@ -30,6 +30,9 @@ class Scenario(StrEnum):
     SPREAD = "spread"
     DELTAS = "deltas"
     OPEN = "open"
+    FIRST = "first"
+    POOL = "pool"
+    STREAMS = "streams"
 
 
 class Database(StrEnum):
@@ -41,7 +44,12 @@ class Database(StrEnum):
 
 CONNECTIONS = (1, 32, 256)
 CONNECTIONS_QUICK = (32,)
-_ON_THE_FIRST_ONLY = (Scenario.SLOW, Scenario.SPREAD, Scenario.DELTAS, Scenario.OPEN)
+_OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
+    Scenario.OPEN: streams.open_replies,
+    Scenario.FIRST: streams.first,
+    Scenario.POOL: streams.pool,
+    Scenario.STREAMS: streams.many,
+}
 
 
 def main(
@@ -54,7 +62,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every round there")] = None,
 ) -> None:
     """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
-    wanted = only or [each for each in Scenario if not (quick and each is Scenario.SPREAD)]
+    wanted = only or [each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS))]
     databases = database or list(Database)[: 1 if quick else None]
     asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)
     if not set(asked) <= set(CONNECTIONS):
@@ -64,7 +72,7 @@ def main(
     figures: list[Figure] = []
     try:
         for number, kind in enumerate(databases):
-            here = [each for each in wanted if number == 0 or each not in _ON_THE_FIRST_ONLY]
+            here = [each for each in wanted if number == 0 or each is Scenario.TURN]
             figures += _measure(kind, here, asked, quick=quick) if here else ()
     except (Failed, RuntimeError) as error:
         typer.echo(str(error), err=True)
@@ -81,14 +89,19 @@ def _measure(kind: Database, wanted: Sequence[Scenario], connections: Sequence[i
         _tell(f"preparing {kind}")
         url, seats = stack.enter_context(prepared(kind, folder))
         vendor = stack.enter_context(start_vendor(folder))
-        bench = Bench(folder=folder, url=url, seats=seats, vendor=vendor, database=kind, quick=quick, tell=_tell)
+        redis = stack.enter_context(started_redis(folder))
+        if redis is None:
+            _tell("no redis-server here (apt install redis-server): nothing is measured with Redis")
+        bench = Bench(
+            folder=folder, url=url, seats=seats, vendor=vendor, redis=redis, database=kind, quick=quick, tell=_tell
+        )
         return list(_run(bench, wanted, connections))
 
 
 def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -> Iterator[Figure]:
-    if set(wanted) - {Scenario.OPEN}:
+    if set(wanted) - set(_OPEN):
         with ExitStack() as stack:
-            servers = {subject: stack.enter_context(bench.start(subject)) for subject in SUBJECTS}
+            servers = {subject: stack.enter_context(bench.start(subject)) for subject in bench.relays}
             for count in connections if Scenario.TURN in wanted else ():
                 yield from scenarios.turn(bench, servers, count)
             if Scenario.SLOW in wanted:
@@ -97,18 +110,18 @@ def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -
                 yield from scenarios.slow(bench, servers, 256, spread=True)
             if Scenario.DELTAS in wanted:
                 yield from scenarios.deltas(bench, servers, 32)
-    if Scenario.OPEN in wanted:
-        yield from scenarios.open_replies(bench)
+    for scenario, measure in _OPEN.items():
+        if scenario in wanted:
+            yield from measure(bench)
 
 
 def _line(figure: Figure) -> str:
     what = f"{figure.scenario}, {figure.connections} connections, {figure.database}"
     shown = [f"{what:<42} {figure.name:<16}"]
-    for subject in SUBJECTS:
-        value = figure.medians.get(subject)
-        shown.append(f"{subject} {'-' if value is None else f'{value:.2f} {figure.unit}'.strip():>12}")
-    if len(figure.medians) == len(SUBJECTS) and figure.medians["floor"] > 0:
-        shown.append(f"x{figure.medians['service'] / figure.medians['floor']:.2f}")
+    floor = figure.medians["floor"]
+    for subject, value in figure.medians.items():
+        times = f" x{value / floor:<5.2f}" if subject != "floor" and floor > 0 else ""
+        shown.append(f"{subject} {f'{value:.2f} {figure.unit}'.strip():>12}{times}")
     return "  ".join(shown)
 
 

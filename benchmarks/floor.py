@@ -208,9 +208,9 @@ async def _part(send: Any, event: str, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": event.encode(), "more_body": more})
 
 
-def main(port: str, database: str, vendor_port: str, secret: str) -> None:
+def main(port: str, database: str, vendor_port: str, secret: str, pool_size: str) -> None:
     """Serve until SIGTERM."""
-    app = Floor(open_store(make_url(database)), Vendor(int(vendor_port)), secret)
+    app = Floor(open_store(make_url(database), int(pool_size)), Vendor(int(vendor_port)), secret)
     uvicorn.run(
         app, host="127.0.0.1", port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
         log_level="warning", access_log=False, backlog=2048, server_header=False, proxy_headers=False,

@@ -1,6 +1,6 @@
 """What the floor says to its database: the statements of a turn by hand, with only the columns that a turn needs.
 
-The drivers are used bare. The pool is ten connections and a semaphore: no ping, no reset, no recycling.
+The drivers are used bare. The pool is some connections and a semaphore: no ping, no reset, no recycling.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +13,6 @@ from typing import Any
 import aiosqlite
 import asyncmy
 from sqlalchemy import URL
-
-CONNECTIONS = 10  # as many as the service has by default
 
 LOGIN = (
     "SELECT l.id, u.id, u.openid, u.blocked, u.save_history FROM logins l JOIN users u ON u.id = l.user_id"
@@ -82,9 +80,9 @@ class FloorStore(ABC):
         """Store an end; False if the reply was not running any more."""
 
 
-def open_store(url: URL) -> FloorStore:
-    """Return the store for a database URL."""
-    return SqliteStore(url) if url.get_backend_name() == "sqlite" else MariaDbStore(url)
+def open_store(url: URL, connections: int) -> FloorStore:
+    """Return the store for a database URL; `connections`: the size of its pool, which SQLite has none of."""
+    return SqliteStore(url) if url.get_backend_name() == "sqlite" else MariaDbStore(url, connections)
 
 
 def _turn(ask: Ask, position: int) -> Sequence[Any]:
@@ -100,15 +98,16 @@ def _for_mysql(statement: str) -> str:
 class MariaDbStore(FloorStore):
     """On asyncmy, in autocommit; a claim says BEGIN and COMMIT."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, connections: int) -> None:
         self._url = url
-        self._free = Semaphore(CONNECTIONS)
+        self._size = connections
+        self._free = Semaphore(connections)
         self._idle: list[Any] = []
 
     async def open(self, instance_id: str) -> None:
         """Open all connections at once."""
         url = self._url
-        for _ in range(CONNECTIONS):
+        for _ in range(self._size):
             connection = await asyncmy.connect(
                 host=url.host, port=url.port, user=url.username, password=url.password, db=url.database,
                 charset="utf8mb4", autocommit=True,

@@ -17,6 +17,7 @@ import uvloop
 from benchmarks.client import Connection
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT
 
+_DELTA = b"event: delta"
 CONNECTING = 64  # at a time: more would overrun the listener's backlog
 
 
@@ -24,7 +25,8 @@ CONNECTING = 64  # at a time: more would overrun the listener's backlog
 class Plan:
     """What to send: `turns` by each of so many connections. `seats`: a file of [token, session id], one after another.
 
-    Each turn takes the next seat, so that no two turns that run at once meet in a session.
+    Each turn takes the next seat, so that no more turns than needed run at once in a session. `arriving`: seconds
+    within which the connections, all open by then, send their first turn, one after another.
     """
 
     port: int
@@ -33,21 +35,28 @@ class Plan:
     connections: int
     turns: int
     seats: str
+    arriving: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was seen from outside: latencies in ms, turns a second over the middle half of the run."""
+    """What was seen from outside: latencies in ms, turns a second over the middle half of the run.
+
+    `first50`, `first99`: ms from a request to the first delta of its answer, or to its end where it comes whole.
+    """
 
     turns: int
     p50: float
     p99: float
     rate: float
+    first50: float
+    first99: float
 
 
 @dataclass(slots=True)
 class _Times:
     latencies: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
 
@@ -62,12 +71,14 @@ async def run(plan: Plan, requests: Sequence[bytes]) -> Report:
     times = _Times()
 
     async def converse(number: int, connection: Connection) -> None:
+        await asyncio.sleep(plan.arriving * number / plan.connections)
         for turn in range(plan.turns):
             request = requests[(turn * plan.connections + number) % len(requests)]
             started = time.perf_counter()
-            body = await connection.exchange(request)
+            body, first = await _exchange(connection, request)
             times.ends.append(time.perf_counter())
             times.latencies.append(times.ends[-1] - started)
+            times.firsts.append(first - started)
             check(connection.status, body)
 
     async with asyncio.TaskGroup() as group:
@@ -76,6 +87,17 @@ async def run(plan: Plan, requests: Sequence[bytes]) -> Report:
     for connection in connections:
         connection.close()
     return _report(times)
+
+
+async def _exchange(connection: Connection, request: bytes) -> tuple[bytes, float]:
+    """Return the whole body of an answer, and when the first delta in it came, or the end."""
+    connection.send(request)
+    parts, first = [], 0.0
+    while part := await connection.read():
+        parts.append(part)
+        if not first and _DELTA in part:  # an event comes in one piece
+            first = time.perf_counter()
+    return b"".join(parts), first or time.perf_counter()
 
 
 async def _connect(plan: Plan) -> Sequence[Connection]:
@@ -116,15 +138,22 @@ def check_stream(status: int, body: bytes) -> None:
 
 
 def _report(times: _Times) -> Report:
-    ends, latencies = times.ends, sorted(times.latencies)
+    ends, latencies, firsts = times.ends, sorted(times.latencies), sorted(times.firsts)
     quarter = len(ends) // 4
     middle = ends[-quarter - 1] - ends[quarter - 1] if quarter else ends[-1] - ends[0] + latencies[0]
     return Report(
         turns=len(ends),
-        p50=1000 * latencies[len(latencies) // 2],
-        p99=1000 * latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
+        p50=_percentile(latencies, 50),
+        p99=_percentile(latencies, 99),
         rate=(len(ends) - 2 * quarter) / middle,
+        first50=_percentile(firsts, 50),
+        first99=_percentile(firsts, 99),
     )
+
+
+def _percentile(seconds: Sequence[float], percent: int) -> float:
+    """Return a percentile, in ms, of what is sorted."""
+    return 1000 * seconds[min(len(seconds) - 1, len(seconds) * percent // 100)]
 
 
 def main() -> None:

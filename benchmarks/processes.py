@@ -21,6 +21,7 @@ from benchmarks.load import Plan, Report
 from benchmarks.script import MODEL
 from benchmarks.world import SECRET, free_port
 
+POOL_SIZE = "DATABASE__POOL_SIZE"
 ROOT = Path(__file__).parents[1]
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_STOP = 10.0
@@ -129,18 +130,18 @@ def start_vendor(folder: Path) -> Process:
     return Process(["benchmarks.vendor", str(port)], folder, port=port, variables={}).ready("/held")
 
 
-def start_floor(folder: Path, url: URL, vendor: Process) -> Process:
-    """Start the floor on a database."""
+def start_floor(folder: Path, url: URL, vendor: Process, variables: Mapping[str, str]) -> Process:
+    """Start the floor on a database; of the service's variables it knows the size of the pool."""
     port = free_port()
     database = url.render_as_string(hide_password=False)
-    command = ["benchmarks.floor", str(port), database, str(vendor.port), SECRET]
+    command = ["benchmarks.floor", str(port), database, str(vendor.port), SECRET, variables.get(POOL_SIZE, "10")]
     return Process(command, folder, port=port, variables={}).ready("/")
 
 
-def start_service(folder: Path, url: URL, vendor: Process) -> Process:
+def start_service(folder: Path, url: URL, vendor: Process, variables: Mapping[str, str]) -> Process:
     """Start the service as an operator would in production, its log in a file; only its limits are off."""
     port = free_port()
-    variables = {
+    settings = {
         "ENV": "production",
         "HTTP__PORT": str(port),
         "DATABASE__URL": url.render_as_string(hide_password=False),
@@ -152,8 +153,9 @@ def start_service(folder: Path, url: URL, vendor: Process) -> Process:
         "LLM__MODEL": MODEL,
         "LIMITS__SENDS_PER_MINUTE": "0",
         "LIMITS__READS_PER_MINUTE": "0",
+        **variables,
     }
-    named = {f"CHATASSIST_{name}": value for name, value in variables.items()}
+    named = {f"CHATASSIST_{name}": value for name, value in settings.items()}
     return Process(["chatassist", "serve"], folder, port=port, variables=named).ready("/readyz")
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from tests.fixtures.miniprogram import CLIENT, MiniProgram, Started
 from tests.fixtures.service import ROOT, Api, Serve, data_of, settings_for
 from tests.fixtures.vendor import LoopbackVendor
-from tests.fixtures.vendor_behaviours import event, fails, hangs, piece, says, sends
+from tests.fixtures.vendor_behaviours import event, fails, hangs, piece, says, sends, stream_of
 
 CODE = "dev:somebody"  # what the mini-program logs in with
 SAID = ("你好，", "世界 😀\n", 'a "b" \\ \u2028', "é\t", "𠮷 ok")
@@ -98,29 +98,101 @@ async def test_a_connection_cut_in_the_middle_is_resumed(
     await phone.send("count")
     await phone.until_shown("第一第二")
     await phone.do("cut")
-    await phone.until(lambda: len(phone.requests) == 3)
+    await phone.until_told("request", 3)
     gate.set()
     assert (await assert_true(api, phone))["text"] == "第一第二第三"
     assert phone.requests == [*START, "GET /chat/message/{id}/stream?after=2"]
     assert len(vendor.requests) == 1
 
 
+@pytest.mark.parametrize("device", [{}, {"freezes": True}], ids=["interrupted", "frozen"])
 async def test_a_reply_that_ended_in_the_background_is_there_on_return(
-    api: Api, vendor: LoopbackVendor, mini_program: Started
+    api: Api, vendor: LoopbackVendor, mini_program: Started, device: dict[str, Any]
 ) -> None:
+    """Whether WeChat fails what is open, or leaves it to itself without a word."""
     gate = asyncio.Event()
     vendor.answers(says("before ", gate, "while away"))
-    phone = await mini_program(api.base_url)
+    phone = await mini_program(api.base_url, **device)
     await phone.send("wait for me")
     message_id = (await phone.until_shown("before "))["messageId"]
     await phone.do("hide")
-    await phone.until(lambda: bool(phone.all("answer")) and "interrupted" in phone.all("answer")[-1]["errMsg"])
+    await phone.until_told("hidden")
     gate.set()
     assert (await held(api, message_id))["status"] == "complete"
     assert phone.requests == START, "in the background it asks for nothing"
     await phone.do("show")
     assert (await assert_true(api, phone))["text"] == "before while away"
     assert phone.requests == [*START, "GET /chat/message/{id}/stream?after=1"]
+
+
+async def test_however_bad_the_network_whoever_gets_on_is_not_given_up(
+    api: Api, vendor: LoopbackVendor, mini_program: Started
+) -> None:
+    """Cut after every piece, and then sent to the background again and again while the vendor is silent."""
+    gates = [asyncio.Event() for _ in range(7)]
+    vendor.answers(says(*(step for n, gate in enumerate(gates) for step in (f"{n} ", gate))))
+    phone = await mini_program(api.base_url)
+    await phone.send("count")
+    for n, gate in enumerate(gates):
+        await phone.until_shown("".join(f"{piece} " for piece in range(n + 1)))
+        await phone.do("cut")
+        await phone.until_told("request", n + 3)
+        if n < 6:
+            gate.set()
+    for n in range(7):
+        await phone.do("hide")
+        await phone.until_told("hidden", n + 1)
+        await phone.do("show")
+        await phone.until_told("request", n + 10)
+    gates[6].set()
+    assert (await assert_true(api, phone))["text"] == "0 1 2 3 4 5 6 "
+    assert phone.requests[2:9] == [f"GET /chat/message/{{id}}/stream?after={n}" for n in range(1, 8)]
+
+
+async def test_chunks_that_come_after_success_are_not_shown_twice(
+    api: Api, vendor: LoopbackVendor, mini_program: Started
+) -> None:
+    gate = asyncio.Event()
+    vendor.answers(says("one ", gate, "two"))
+    phone = await mini_program(api.base_url, late=1)
+    await phone.send("count")
+    await phone.until(lambda: phone.reply()["status"] == "running")
+    gate.set()
+    assert (await assert_true(api, phone))["text"] == "one two"
+    assert len(phone.requests) == 3, "they are asked for again"
+
+
+async def test_who_saw_more_than_was_stored_starts_over(
+    api: Api, vendor: LoopbackVendor, mini_program: Started
+) -> None:
+    """As after a crash of the service: what a phone saw last may be more than the database holds."""
+    gate = asyncio.Event()
+    vendor.answers(says("one ", gate, "two"))
+    phone = await mini_program(api.base_url)
+    await phone.send("count")
+    message_id = (await phone.until_shown("one "))["messageId"]
+    await phone.do("hide")
+    gate.set()
+    await held(api, message_id)
+    await phone.do("forge", name="reply", seq=99)
+    await phone.do("show")
+    assert (await assert_true(api, phone))["text"] == "one two"
+    assert [line.rpartition("=")[2] for line in phone.requests[2:]] == ["99", "0"]
+
+
+async def test_thinking_is_shown_apart(api: Api, vendor: LoopbackVendor, mini_program: Started) -> None:
+    def thinks(text: str) -> bytes:
+        return event(piece(choices=[{"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}]))
+
+    vendor.answers(
+        sends(thinks("first "), thinks("thought"), event(piece("half an ans")), whole=False),
+        sends(thinks("second thought"), stream_of("the ", "answer")),
+    )
+    phone = await mini_program(api.base_url)
+    await phone.send("hello")
+    shown = await assert_true(api, phone)
+    assert (shown["text"], shown["thinking"]) == ("the answer", "second thought")
+    assert any(line["reply"]["thinking"] == "first thought" for line in phone.all("shown"))
 
 
 async def test_who_missed_more_than_is_kept_gets_all_of_it(
@@ -202,7 +274,7 @@ async def test_a_login_that_ends_in_the_middle_is_renewed_and_the_reply_resumed(
     await phone.until_shown("one ")
     await (await api.login(CODE)).logout(all="true")
     await phone.do("cut")
-    await phone.until(lambda: len(phone.requests) == 5)
+    await phone.until_told("request", 5)
     gate.set()
     assert (await assert_true(api, phone))["text"] == "one two"
     resumed = "GET /chat/message/{id}/stream?after=1"
@@ -298,7 +370,7 @@ async def test_text_that_is_taken_back_is_replaced(api: Api, vendor: LoopbackVen
     assert any(line["reply"]["text"] == "what must not be s" for line in phone.all("shown"))
 
 
-@pytest.mark.parametrize("device", [{"chunked": False}, {"deaf": True, "minute": 0.5}], ids=["old", "deaf"])
+@pytest.mark.parametrize("device", [{"chunked": False}, {"deaf": True}], ids=["old", "deaf"])
 async def test_where_chunks_do_not_work_it_polls(
     sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, mini_program: Started, device: dict[str, Any]
 ) -> None:
@@ -308,6 +380,9 @@ async def test_where_chunks_do_not_work_it_polls(
     api = await served(sqlite_url, serve, vendor, http={"reply_wait": 0.1})
     phone = await mini_program(api.base_url, **device)
     await phone.send("hello")
+    if "deaf" in device:
+        await vendor.until(lambda: vendor.busy == 1)
+        await phone.do("expire")
     await phone.until_shown("so far ")
     gate.set()
     assert (await assert_true(api, phone))["text"] == "so far and on"

@@ -1,4 +1,4 @@
-"""The nginx configuration of docs/deploy.md, before the real service: what it lets through, when, and in whose words."""
+"""The nginx configuration of docs/deploy.md before the real service: what it lets through, when, in whose words."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from chatassist.settings import HttpSettings
+from chatassist.settings import HttpSettings, Settings
 from tests.fixtures.miniprogram import code_of
 from tests.fixtures.nginx import PAGE, Fronted, sample
-from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, settings_for
+from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, serving, settings_for
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, says
 
@@ -23,18 +23,18 @@ SECONDS = 20.0
 Event = dict[str, Any]
 
 
-async def served(url: URL, serve: Serve, vendor: LoopbackVendor, **more: dict[str, Any]) -> Api:
-    """Serve behind a proxy that is trusted."""
+def trusting(url: URL, vendor: LoopbackVendor, **more: dict[str, Any]) -> Settings:
+    """Return settings of a service that trusts a proxy on loopback."""
     llm = {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1"}
     asr = {"engine": "whisper_api", **llm}
-    trusting = {"trusted_proxies": "127.0.0.1", **more.pop("http", {})}
-    api: Api = await serve(settings_for(url, llm=llm, asr=asr, http=trusting, **more))
-    return api
+    http = {"trusted_proxies": "127.0.0.1", **more.pop("http", {})}
+    return settings_for(url, llm=llm, asr=asr, http=http, **more)
 
 
 @pytest.fixture
 async def service(sqlite_url: URL, serve: Serve, vendor: LoopbackVendor) -> Api:
-    return await served(sqlite_url, serve, vendor)
+    api: Api = await serve(trusting(sqlite_url, vendor))
+    return api
 
 
 @asynccontextmanager
@@ -122,7 +122,7 @@ async def test_a_blocking_send_may_take_its_whole_wait(
     sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, fronted: Fronted
 ) -> None:
     vendor.answers(hangs("so far"))
-    service = await served(sqlite_url, serve, vendor, http={"reply_wait": 0.5})
+    service = await serve(trusting(sqlite_url, vendor, http={"reply_wait": 0.5}))
     person = await fronted(service).login()
     assert (await person.says("take your time"))["status"] == "running"
     waits = re.search(r"proxy_read_timeout (\d+)s", sample())
@@ -131,13 +131,11 @@ async def test_a_blocking_send_may_take_its_whole_wait(
 
 
 def silence_of(size: int) -> bytes:
-    """Return a WAV file of so many bytes, with as much of it to a second as there is."""
+    """Return a WAV file of so many bytes, so dense that it lasts less than a minute."""
     rate, frame = 192_000, 4
-    form = struct.pack("<HHIIHH", 1, 2, rate, rate * frame, frame, 16)
-    return b"".join(
-        (b"RIFF", struct.pack("<I", size - 8), b"WAVEfmt ", struct.pack("<I", 16), form)
-        + (b"data", struct.pack("<I", size - 44), bytes(size - 44))
-    )
+    form = struct.pack("<IHHIIHH", 16, 1, 2, rate, rate * frame, frame, 16)
+    head = b"RIFF%bWAVEfmt %bdata%b" % (struct.pack("<I", size - 8), form, struct.pack("<I", size - 44))
+    return head + bytes(size - len(head))
 
 
 async def test_the_largest_recording_passes(service: Api, vendor: LoopbackVendor, fronted: Fronted) -> None:
@@ -165,7 +163,7 @@ async def test_limits_by_address_count_the_client_and_not_the_proxies(
     sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, fronted: Fronted
 ) -> None:
     """The client is behind one more proxy on loopback, as behind a load balancer; loopback itself is not counted."""
-    api = fronted(await served(sqlite_url, serve, vendor, limits={"logins_per_minute": 2}))
+    api = fronted(await serve(trusting(sqlite_url, vendor, limits={"logins_per_minute": 2})))
 
     async def login(forwarded: str) -> int:
         headers = {"X-Forwarded-For": forwarded}
@@ -178,42 +176,25 @@ async def test_limits_by_address_count_the_client_and_not_the_proxies(
 
 
 async def test_an_instance_that_is_gone_is_passed_over_and_both_gone_is_said_in_the_envelope(
-    sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, fronted: Fronted
+    sqlite_url: URL, vendor: LoopbackVendor, fronted: Fronted
 ) -> None:
-    services = [await served(sqlite_url, serve, vendor) for _ in range(2)]
-    api = fronted(*services)
-    people = [await api.login(f"dev:somebody-{n}") for n in range(8)]
-    for service, expected in zip(services, (200, 500), strict=True):
-        await gone(service)
-        answers = [await person.get("/v1/user/info") for person in people]
-        assert {answer.status_code for answer in answers} == {expected}
-    assert reason_of(away(answers[0])) == (500, "shutting_down")
-    assert answers[0].headers["Retry-After"] == "2"
-
-
-def away(answer: Answer) -> Answer:
-    """Return nginx's own answer with the header in which the service repeats the request's id."""
-    answer.headers["X-Request-Id"] = answer.json()["requestId"]
-    return answer
-
-
-async def gone(service: Api) -> None:
-    service.stop()
-    port = int(service.base_url.rpartition(":")[2])
-    async with asyncio.timeout(SECONDS):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:  # refused, or reset while it closes
-                return
-            writer.close()
+    settings = trusting(sqlite_url, vendor)
+    async with serving(settings) as first:
+        async with serving(settings) as second:
+            api = fronted(first, second)
+            people = [await api.login(f"dev:somebody-{n}") for n in range(8)]
+        assert {(await person.get("/v1/user/info")).status_code for person in people} == {200}
+    answer = await people[0].get("/v1/user/info")
+    answer.headers["X-Request-Id"] = answer.json()["requestId"]  # nginx does not repeat it
+    assert reason_of(answer) == (500, "shutting_down")
+    assert answer.headers["Retry-After"] == "2"
 
 
 async def test_all_requests_of_a_login_go_to_one_instance(
     sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, fronted: Fronted
 ) -> None:
     """So a stream that is resumed is live without Redis too: elsewhere it would wait for the end."""
-    api = fronted(*[await served(sqlite_url, serve, vendor) for _ in range(2)])
+    api = fronted(*[await serve(trusting(sqlite_url, vendor)) for _ in range(2)])
     for n in range(4):
         gate = asyncio.Event()
         vendor.answers(says("one ", "two ", gate, "three"))

@@ -28,6 +28,7 @@ from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
+from chatassist.domain.replies.claiming import Claims
 from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.turns import Draft, FinishReason, Status, Turn

@@ -43,10 +43,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "OWNER_SECONDS", 0.005)
 
 
-async def under_way(world: World, *rest: Step, **draft: str | None) -> Turn:
+async def under_way(world: World, *rest: Step, key: str | None = None) -> Turn:
     """A turn whose reply has said `half` and goes on with the rest."""
     world.vendor.script = plays("half", *rest or (asyncio.Event(),))
-    turn = (await world.send(await world.somebody("anna"), **draft)).turn
+    turn = (await world.send(await world.somebody("anna"), key=key)).turn
     await until(lambda: world.vendor.speaking)
     await asyncio.sleep(0)
     return turn
@@ -310,6 +310,23 @@ async def test_a_stop_from_elsewhere_says_when_the_database_is_away(world: World
 
     with pytest.raises(StoreUnavailable):
         await stopping
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_reply_that_is_erased_while_its_owner_is_asked_is_not_found(
+    world: World, elsewhere: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await under_way(world)
+    outside = elsewhere.ends.from_outside
+
+    async def too_late(*given: object) -> Turn:
+        await world.replies._stopper.erase(turn)
+        return await outside(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(elsewhere.ends, "from_outside", too_late)
+
+    with pytest.raises(MessageNotFound):
+        await elsewhere.replies.stop(anna, turn.reply.id)
 
 
 async def test_a_reply_whose_process_vanished_is_interrupted_and_not_stopped(

@@ -115,8 +115,10 @@ class Follower:
         None as well where it is silent and produced elsewhere: whether it still is, its row tells.
         """
         now = asyncio.get_running_loop().time
-        after, pieces = turn.reply.first_seq, [""]
+        after, pieces = turn.reply.first_seq, [turn.reply.content]
         while (found := await self._heard(turn, after, until)) is not None:
+            if found and after == turn.reply.first_seq:
+                pieces = []  # the feed tells it from the beginning
             for numbered in _to_end(found):
                 after = numbered.seq
                 match numbered.event:
