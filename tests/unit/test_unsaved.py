@@ -19,8 +19,9 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.replies import Delta, Ended
 from chatassist.domain.replies.lease import VALID_SECONDS
+from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import Draft, Feedback, Rating, Status, Turn
-from tests.unit.worlds import World, until
+from tests.unit.worlds import FaultyStore, World, until
 
 KEY = "key-1"
 IDLE = 30 * 60
@@ -292,7 +293,18 @@ async def test_a_session_that_is_neither_saved_nor_unsaved_is_not_found(
     for user in (anna, saving):
         with pytest.raises(SessionNotFound):
             await world.send(user, session_id=session, key=KEY)
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
+
+
+async def test_while_what_forgets_is_away_only_who_wants_it_is_held_up(world: World, anna: User, saving: User) -> None:
+    away = FaultyStore(world.unsaved)
+    away.away = True
+    stores = Stores(world.store, away)
+    assert await stores.find_by_key(KEY, saving) is None, "a new turn of his goes on"
+    with pytest.raises(StoreUnavailable):
+        await stores.find_by_key(KEY, anna)
+    kept = await world.ask(saving, key=KEY)
+    assert await stores.find_by_key(KEY, anna) == kept, "what the database knows needs nothing else"
 
 
 async def test_another_users_saved_session_is_not_continued(world: World, anna: User) -> None:
@@ -317,7 +329,7 @@ async def test_where_the_saved_session_cannot_be_read_its_continuation_is_not_cl
         await world.send(anna, "and?", **going_on)
 
     world.store.away = False
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
     assert (await world.ask(anna, "and?", **going_on)).reply.status is Status.COMPLETE
 
 

@@ -60,7 +60,7 @@ class Follower:
 
     async def _steps(self, turn: Turn, after: int) -> AsyncGenerator[tuple[Sequence[Numbered], float], None]:
         """Yield what each look gave, and how many seconds it waited; without end, but for the reply's."""
-        pause, told, silent = self._look_again, False, 0.0
+        pause, told = self._look_again, False
         while True:
             here = self._lease.vouches_for(turn.reply.instance_id)
             wait = SILENCE
