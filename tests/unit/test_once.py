@@ -20,6 +20,7 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.replies import claims
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.turns import Status, Turn
 from tests.builders import new_id
@@ -228,7 +229,10 @@ async def test_nothing_of_the_failure_is_left_on_what_is_begun_again(world: Worl
     assert kept.reply.seq == 1_000_000
 
 
-async def test_it_is_asked_with_what_came_before_it_and_nothing_later(world: World, anna: User) -> None:
+async def test_it_is_asked_with_what_came_before_it_and_nothing_later(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WINDOW_TURNS", 1)
     session = (await world.ask(anna, "one")).message.session_id
     world.vendor.script = plays(LlmUnavailable())
     await world.ask(anna, "two", session_id=session, key=KEY)
