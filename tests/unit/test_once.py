@@ -14,6 +14,7 @@ from chatassist.domain.errors import (
     MessageNotFound,
     ModelUnknown,
     SessionNotFound,
+    ShuttingDown,
     StoreUnavailable,
     TooManySends,
 )
@@ -300,6 +301,19 @@ async def test_a_turn_that_ended_well_is_never_begun_again(world: World, anna: U
     assert ended.reply.status == end
     assert await world.send(anna, key=KEY) == Sent(turn=ended, replayed=True)
     assert not await world.store.write(lambda tx: tx.replies.restart(turn.reply.id, 0, "any"))
+
+
+async def test_a_process_that_drains_begins_nothing_again_and_counts_nothing(world: World, anna: User) -> None:
+    turn = await failed(world, anna)
+    world.moderator.asked.clear()
+    await world.services.drain(0)
+
+    for key in (KEY, "a-new-one"):
+        with pytest.raises(ShuttingDown):
+            await world.send(anna, key=key)
+
+    assert world.moderator.asked == []
+    assert await world.kept(turn) == turn
 
 
 # --- A deleted turn's key -------------------------------------------------------------------------------------------

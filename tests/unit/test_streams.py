@@ -403,6 +403,25 @@ async def test_a_drain_while_a_reply_finishes_hears_it_out(world: World, anna: U
     assert kinds(await following) == [(1, "Delta"), (2, "Delta"), (3, "Ended")]
 
 
+# --- Ends -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_ends_with_the_first_end_even_if_more_has_come_since(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that failed may have been begun again before its follower came to read."""
+    world.vendor.script = plays("half", LlmUnavailable())
+    turn = await world.ask(anna)
+    attempt = [Numbered(1, Delta("half")), Numbered(2, ended(turn))]
+
+    async def both(*_: object) -> list[Numbered]:
+        return [*attempt, Numbered(1_000_001, Replace("", "restarted")), Numbered(1_000_002, Delta("whole"))]
+
+    monkeypatch.setattr(world.feed, "read", both)
+
+    assert await stream(world, turn) == attempt
+
+
 # --- Readers who do not read ----------------------------------------------------------------------------------------
 
 
