@@ -338,6 +338,24 @@ async def test_a_claim_whose_background_cannot_be_read_leaves_nothing_running(
     assert await world.stores.find(claim.reply_id, anna.id) is None
 
 
+@pytest.mark.parametrize("steps", range(14))
+async def test_who_goes_away_at_any_moment_leaves_a_turn_that_is_finished_or_none(
+    world: World, anna: User, saving: User, steps: int
+) -> None:
+    session = (await world.ask(saving, "one")).message.session_id
+    sending = asyncio.create_task(world.send(anna, "secret question", session_id=session, key=KEY))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+    turn = await ask(world, anna, session_id=session, key=KEY)
+
+    assert (turn.saved, turn.reply.status, turn.reply.attempt) == (False, "complete", 0)
+    assert len(world.vendor.prompts) == 2
+    assert "secret question" not in saved_of(world)
+
+
 # --- Half an hour ---------------------------------------------------------------------------------------------------
 
 
