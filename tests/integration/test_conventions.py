@@ -345,6 +345,9 @@ async def test_browsers_of_other_origins_are_kept_out_unless_allowed(sqlite_url:
     opened = await serve(settings_for(sqlite_url, http={"cors_origins": ("https://app.example.com",)}))
     preflight = await opened.http.options("/v1/chat/message", headers=asking)
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    for header in ("Authorization", "Idempotency-Key", "Last-Event-ID"):
+        wish = {**asking, "Access-Control-Request-Headers": header}
+        assert (await opened.http.options("/v1/chat/message", headers=wish)).status_code == 200, header
     other = await opened.http.get("/healthz", headers={"Origin": "https://evil.example.com"})
     assert "Access-Control-Allow-Origin" not in other.headers
 
@@ -396,53 +399,7 @@ async def test_the_published_description_types_every_envelope_and_every_reason(q
                 assert schema["$ref"].endswith("/Refusal")
                 published |= set(schema["properties"]["reason"]["enum"])
     assert published == known
-    assert {
-        (method.upper(), path.removeprefix("/v1/chat"))
-        for path, one in described["paths"].items()
-        for method in one
-        if path.startswith("/v1/chat/message")
-    } == TURNS
     assert "HTTPValidationError" not in described["components"]["schemas"]
-
-
-TURNS = {
-    ("POST", "/message"),
-    ("POST", "/message/stream"),
-    ("GET", "/message/{message_id}"),
-    ("DELETE", "/message/{message_id}"),
-    ("GET", "/message/{message_id}/stream"),
-    ("POST", "/message/{message_id}/stop"),
-    ("POST", "/message/{message_id}/regenerate"),
-    ("POST", "/message/{message_id}/regenerate/stream"),
-    ("PUT", "/message/{message_id}/feedback"),
-}
-
-
-@pytest.mark.parametrize(("method", "path"), sorted(TURNS))
-async def test_every_endpoint_of_turns_keeps_the_conventions(quick_api: Api, method: str, path: str) -> None:
-    person = await quick_api.login()
-    sent = await person.says("x")
-    path = "/v1/chat" + path.replace("{message_id}", sent["messageId"])
-    anonymous = await quick_api.http.request(method, path)
-    assert reason_of(anonymous) == (401, "token_missing")
-    forged = await quick_api.http.request(method, path, headers={"Authorization": "Bearer x.y.z"})
-    assert reason_of(forged) == (401, "token_invalid")
-    for other in {"GET", "POST", "PUT", "DELETE", "PATCH"} - {one for one, known in TURNS if same_path(known, path)}:
-        wrong = await quick_api.http.request(other, path, headers=person.bearer)
-        assert reason_of(wrong) == (405, "method_not_allowed"), other
-        assert wrong.headers["Allow"]
-    if method in ("POST", "PUT") and not path.endswith("/stop"):
-        for body in (b"{", b"[1]", b'"x"', b'{"content": NaN}', b"\xff"):
-            headers = {**JSON, **person.bearer}
-            broken = await quick_api.http.request(method, path, content=body, headers=headers)
-            assert reason_of(broken) == (400, "json_invalid"), body
-        large = await quick_api.http.request(method, path, content=b" " * 262_145, headers={**JSON, **person.bearer})
-        assert reason_of(large) == (400, "body_too_large")
-    assert reason_of(await quick_api.http.request(method, path + "/", headers=person.bearer)) == (404, "not_found")
-
-
-def same_path(template: str, path: str) -> bool:
-    return re.fullmatch("/v1/chat" + re.sub(r"\{\w+\}", "[^/]+", template), path) is not None
 
 
 def _without_request_id(answer: httpx2.Response) -> str:

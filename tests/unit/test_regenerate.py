@@ -193,7 +193,7 @@ async def test_only_the_last_turn_is_made_again(world: World, anna: User, first:
     with pytest.raises(NotLastTurn):
         await world.messages.regenerate(anna, first.reply.id, key=KEY)
 
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
     assert (await regenerated(world, second)).reply.version == 2
 
 

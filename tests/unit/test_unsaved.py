@@ -292,7 +292,7 @@ async def test_a_session_that_is_neither_saved_nor_unsaved_is_not_found(
     for user in (anna, saving):
         with pytest.raises(SessionNotFound):
             await world.send(user, session_id=session, key=KEY)
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
 
 
 async def test_another_users_saved_session_is_not_continued(world: World, anna: User) -> None:
@@ -317,7 +317,7 @@ async def test_where_the_saved_session_cannot_be_read_its_continuation_is_not_cl
         await world.send(anna, "and?", **going_on)
 
     world.store.away = False
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
     assert (await world.ask(anna, "and?", **going_on)).reply.status is Status.COMPLETE
 
 
