@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 
 from benchmarks import scenarios, streams
-from benchmarks.bench import SUBJECTS, Bench, Figure
+from benchmarks.bench import Bench, Figure
 from benchmarks.processes import Failed, start_vendor
-from benchmarks.world import prepared
+from benchmarks.world import prepared, started_redis
 
 
 class Scenario(StrEnum):
@@ -89,14 +89,19 @@ def _measure(kind: Database, wanted: Sequence[Scenario], connections: Sequence[i
         _tell(f"preparing {kind}")
         url, seats = stack.enter_context(prepared(kind, folder))
         vendor = stack.enter_context(start_vendor(folder))
-        bench = Bench(folder=folder, url=url, seats=seats, vendor=vendor, database=kind, quick=quick, tell=_tell)
+        redis = stack.enter_context(started_redis(folder))
+        if redis is None:
+            _tell("no redis-server here (apt install redis-server): nothing is measured with Redis")
+        bench = Bench(
+            folder=folder, url=url, seats=seats, vendor=vendor, redis=redis, database=kind, quick=quick, tell=_tell
+        )
         return list(_run(bench, wanted, connections))
 
 
 def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -> Iterator[Figure]:
     if set(wanted) - set(_OPEN):
         with ExitStack() as stack:
-            servers = {subject: stack.enter_context(bench.start(subject)) for subject in SUBJECTS}
+            servers = {subject: stack.enter_context(bench.start(subject)) for subject in bench.relays}
             for count in connections if Scenario.TURN in wanted else ():
                 yield from scenarios.turn(bench, servers, count)
             if Scenario.SLOW in wanted:
@@ -113,11 +118,10 @@ def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -
 def _line(figure: Figure) -> str:
     what = f"{figure.scenario}, {figure.connections} connections, {figure.database}"
     shown = [f"{what:<42} {figure.name:<16}"]
-    for subject in SUBJECTS:
-        value = figure.medians.get(subject)
-        shown.append(f"{subject} {'-' if value is None else f'{value:.2f} {figure.unit}'.strip():>12}")
-    if len(figure.medians) == len(SUBJECTS) and figure.medians["floor"] > 0:
-        shown.append(f"x{figure.medians['service'] / figure.medians['floor']:.2f}")
+    floor = figure.medians["floor"]
+    for subject, value in figure.medians.items():
+        times = f" x{value / floor:<5.2f}" if subject != "floor" and floor > 0 else ""
+        shown.append(f"{subject} {f'{value:.2f} {figure.unit}'.strip():>12}{times}")
     return "  ".join(shown)
 
 

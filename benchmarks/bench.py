@@ -14,8 +14,12 @@ from benchmarks.script import Pace
 from benchmarks.world import rewind
 
 SUBJECTS = ("service", "floor")
+WITH_REDIS = "redis"
+"""The service once more, with its feeds in a Redis too."""
+
 _START: Mapping[str, Callable[[Path, URL, Process, Mapping[str, str]], Process]] = {
     "service": start_service,
+    WITH_REDIS: start_service,
     "floor": start_floor,
 }
 
@@ -41,12 +45,21 @@ class Bench:
     url: URL
     seats: Path
     vendor: Process
+    redis: str | None
+    """Its address, where one is installed."""
     database: str
     quick: bool
     tell: Callable[[str], None]
 
+    @property
+    def relays(self) -> Sequence[str]:
+        """Who relays deltas in a way of its own."""
+        return (*SUBJECTS[:1], WITH_REDIS, *SUBJECTS[1:]) if self.redis else SUBJECTS
+
     def start(self, subject: str, **variables: str) -> Process:
-        """Start service or floor, and let both caches and code warm up."""
+        """Start a subject, and let both caches and code warm up."""
+        if subject == WITH_REDIS:
+            variables = {**variables, "REDIS__URL": self.redis or ""}
         server = _START[subject](self.folder, self.url, self.vendor, variables)
         for door in (BLOCKING, STREAM):
             reported(self.load(server, Pace(), connections=8, turns=10, door=door), server)

@@ -47,10 +47,10 @@ def deltas(bench: Bench, servers: Servers, connections: int) -> Iterator[Figure]
     """Measure what one more delta costs when they come together: the same text in 20 and in 200 pieces."""
     few, many = Pace(20), Pace(200)
     turns, rounds = (3, 1) if bench.quick else (12, 3)
-    for door in (BLOCKING, STREAM):
-        seen: Rounds = {subject: [] for subject in SUBJECTS}
+    for door, subjects in ((BLOCKING, SUBJECTS), (STREAM, bench.relays)):
+        seen: Rounds = {subject: [] for subject in subjects}
         for number in range(rounds):
-            for subject in SUBJECTS:
+            for subject in subjects:
                 bench.tell(f"deltas, {bench.database}: {subject} {door}, round {number + 1} of {rounds}")
                 costs = [
                     bench.cost(servers[subject], pace, connections=connections, turns=turns, door=door)[0]

@@ -34,10 +34,10 @@ class Crowd:
 def open_replies(bench: Bench) -> Iterator[Figure]:
     """Measure what an open reply holds, and what a delta costs that comes alone, every 500 ms."""
     size = 100 if bench.quick else min(1000, SEATS)
-    for door in (BLOCKING, STREAM):
+    for door, subjects in ((BLOCKING, SUBJECTS), (STREAM, bench.relays)):
         scenario = f"open{', relayed' if door == STREAM else ''}"
-        seen = rounds_of(SUBJECTS, _STREAMS[:2])
-        for subject in SUBJECTS:
+        seen = rounds_of(subjects, _STREAMS[:2])
+        for subject in subjects:
             bench.tell(f"{size} open replies, {bench.database}: {subject} {door}")
             crowd = Crowd(size=size, pace=Pace(60, 500, 500), door=door)
             with bench.start(subject) as server:
@@ -48,9 +48,9 @@ def open_replies(bench: Bench) -> Iterator[Figure]:
 
 
 def many(bench: Bench) -> Iterator[Figure]:
-    """Measure 5,000 streams on one worker, a delta every 2 s each; they arrive within half a minute."""
-    size, arriving = (1000, 6.0) if bench.quick else (5000, 30.0)
-    crowd = Crowd(size=size, pace=Pace(30, 500, 2000), arriving=arriving)
+    """Measure 5,000 streams on one worker, a delta every 4 s each; they arrive within 40 s."""
+    size, arriving = (1000, 8.0) if bench.quick else (5000, 40.0)
+    crowd = Crowd(size=size, pace=Pace(20, 500, 4000), arriving=arriving)
     yield from _crowded(bench, "streams", crowd)
 
 

@@ -27,6 +27,7 @@ from chatassist.adapters.persistence.tables import LOGINS, MESSAGES, SESSIONS, U
 from chatassist.domain.model import Login, Session, User
 from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
 from tests.fixtures.mariadb import MariaDbServer, install, installed
+from tests.fixtures.redis import RedisServer
 
 SEATS = 1024
 TURNS = 10  # of history, so that a prompt has 20 messages before the question
@@ -56,6 +57,22 @@ def prepared(kind: str, folder: Path, *, seats: int = SEATS) -> Iterator[tuple[U
     try:
         url = database_url(f"{server.url}/bench")
         yield url, _fill(url, folder / "mariadb-seats.json", seats)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def started_redis(folder: Path) -> Iterator[str | None]:
+    """Give the URL of a private Redis, which is ended afterwards; None where none is installed."""
+    if not shutil.which("redis-server"):
+        yield None
+        return
+    data = folder / "redis"
+    data.mkdir()
+    server = RedisServer(data)
+    server.start()
+    try:
+        yield server.url
     finally:
         server.stop()
 

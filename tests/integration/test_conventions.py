@@ -345,6 +345,9 @@ async def test_browsers_of_other_origins_are_kept_out_unless_allowed(sqlite_url:
     opened = await serve(settings_for(sqlite_url, http={"cors_origins": ("https://app.example.com",)}))
     preflight = await opened.http.options("/v1/chat/message", headers=asking)
     assert preflight.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    for header in ("Authorization", "Idempotency-Key", "Last-Event-ID"):
+        wish = {**asking, "Access-Control-Request-Headers": header}
+        assert (await opened.http.options("/v1/chat/message", headers=wish)).status_code == 200, header
     other = await opened.http.get("/healthz", headers={"Origin": "https://evil.example.com"})
     assert "Access-Control-Allow-Origin" not in other.headers
 
@@ -384,7 +387,10 @@ async def test_the_published_description_types_every_envelope_and_every_reason(q
         for operation in operations.values():
             answers = operation["responses"]
             assert "422" not in answers
-            assert answers["200"]["content"]["application/json"]["schema"]["$ref"], path
+            if path.endswith("/stream"):
+                assert list(answers["200"]["content"]) == ["text/event-stream"], path
+            else:
+                assert answers["200"]["content"]["application/json"]["schema"]["$ref"], path
             if path.startswith("/v1"):
                 assert {"400", "401"} & set(answers), path
                 assert "500" in answers, path

@@ -55,11 +55,16 @@ async def test_each_way_a_vendor_fails(
     assert set(answer.json()["turn"]) == {"sessionId", "messageId", "userMessageId"}
     shown = await person.look(answer.json()["turn"]["messageId"])
     assert (shown["status"], shown["reason"]) == ("failed", expected[1])
+    assert len(vendor.requests) == 1, "a failure is no reason to call again unasked"
+    vendor.answers(behaviour, "at last")
     again = await person.send("hello", clientMessageId="key-1")
-    assert reason_of(again) == expected, "the same send is the same failed turn"
-    assert "Retry-After" not in again.headers, "which no retry changes"
-    assert again.json()["turn"] == answer.json()["turn"]
-    assert len(vendor.requests) == 1
+    assert reason_of(again) == expected, "the same send tries once more"
+    assert again.headers.get("Retry-After") == retry_after
+    assert again.json()["turn"] == answer.json()["turn"], "under its own ids"
+    saved = await person.says("hello", clientMessageId="key-1")
+    assert (saved["messageId"], saved["reply"]["content"]) == (answer.json()["turn"]["messageId"], "at last")
+    assert saved["replayed"] is False
+    assert len(vendor.requests) == 3
 
 
 async def test_an_endless_reply_is_cut_and_the_vendor_is_left(

@@ -24,6 +24,7 @@ from tests.fixtures.service import (
     settings_for,
     variables_of,
 )
+from tests.fixtures.streams import resuming, streaming
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import hangs
 from tests.integration.test_document import llm
@@ -84,12 +85,45 @@ async def test_kill_9_during_a_vendor_call_loses_and_doubles_nothing(
         await rows(any_database, f"UPDATE instances SET until = '{long_ago}' WHERE id = '{dead}'")
         shown = await person.look(reply)
         assert (shown["status"], shown["reason"]) == ("failed", "reply_interrupted")
-        failed = await person.send("the question", clientMessageId="key-1")
-        assert reason_of(failed) == (500, "reply_interrupted")
-        assert failed.json()["turn"]["messageId"] == reply
+        assert shown["content"] in ("", "part of an ans"), "as far as it was saved"
+        vendor.answers("the whole answer")
+        sent = await person.says("the question", clientMessageId="key-1")
+        assert (sent["messageId"], sent["reply"]["content"]) == (reply, "the whole answer")
+        assert sent["replayed"] is False, "the key begins it again"
+        assert (await person.says("the question", clientMessageId="key-1"))["replayed"]
     stored = await rows(any_database, "SELECT content, status, reason FROM messages ORDER BY version")
-    assert stored == [("the question", None, None), ("", "failed", "reply_interrupted")]
-    assert len(vendor.requests) == 1
+    assert stored == [("the question", None, None), ("the whole answer", "complete", None)]
+    assert len(vendor.requests) == 2
+
+
+async def test_after_kill_9_a_stream_is_resumed_and_the_turn_begun_again_on_another_instance(
+    any_database: URL, process: MakeProcess, serve: Serve, vendor: LoopbackVendor
+) -> None:
+    vendor.answers(hangs("part of an ans"), "the whole answer")
+    service = process({**variables_of(settings_for(any_database)), **vendor_variables(vendor)})
+    survivor = await serve(settings_for(any_database, llm=llm(vendor)))
+    async with client_of(await service.start()) as api:
+        person = await api.login()
+        elsewhere = Person(survivor.http, person.token, person.user)
+        async with streaming(person, "the question", clientMessageId="key-1") as stream:
+            message_id = (await stream.start())["messageId"]
+            await stream.until_text("part of an ans")
+            await service.end(signal.SIGKILL)
+            with pytest.raises(httpx2.TransportError):
+                await stream.last()
+    [(dead,)] = await rows(any_database, "SELECT instance_id FROM messages WHERE version = 1")
+    async with resuming(elsewhere, message_id, stream.seq, stream.content) as resumed:
+        await resumed.start()
+        await rows(any_database, f"UPDATE instances SET until = '2026-01-01 00:00:00.000000' WHERE id = '{dead}'")
+        error = await resumed.error()
+    assert (error["reason"], error["status"], error["retryable"]) == ("reply_interrupted", "failed", True)
+    async with streaming(elsewhere, "the question", clientMessageId="key-1") as again:
+        assert (await again.start())["messageId"] == message_id
+        await again.done()
+    assert again.content == "the whole answer"
+    async with resuming(elsewhere, message_id, stream.seq, stream.content) as later:
+        await later.done()
+    assert later.content == "the whole answer"
 
 
 async def test_the_users_own_url_with_an_account(

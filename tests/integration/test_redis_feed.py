@@ -42,6 +42,14 @@ async def read_until_found(feed: RedisReplyFeed, reply: str, after: int) -> list
     return list(found)
 
 
+async def read_until_silent(feed: RedisReplyFeed, reply: str) -> list[Numbered]:
+    """Read until the reply is held."""
+    async with asyncio.timeout(10):
+        while (found := await feed.read(reply, 0, 0)) is None:  # noqa: ASYNC110 - as a follower does
+            await asyncio.sleep(0.01)
+    return list(found)
+
+
 # --- What is shipped ------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +350,20 @@ async def test_an_end_while_redis_is_away_is_told_when_it_is_back(
     redis_server.start()
     assert await read_until_found(reader, reply, 3) == numbered(4, ENDED)
     assert await now(reader, reply, 1) is None, "so its row is looked at, and tells the end"
+
+
+async def test_an_opening_while_redis_is_away_is_told_when_it_is_back(
+    redis_server: RedisServer, open_feed: OpenFeed
+) -> None:
+    writer, reader = open_feed(redis_server), open_feed(redis_server)
+    redis_server.stop()
+    reply = await opened(writer)
+    await eventually(lambda: not writer._link.up)
+    redis_server.start()
+    await eventually(lambda: writer._link.up)
+    assert await read_until_silent(reader, reply) == []
+    await writer.append(reply, Delta("a"))
+    assert await read_until_found(reader, reply, 0) == numbered(1, Delta("a"))
 
 
 async def test_what_waits_for_redis_is_bounded(

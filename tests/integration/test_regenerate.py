@@ -214,3 +214,33 @@ async def test_a_wish_needs_no_body(guest: Person, body: bytes | None) -> None:
     path = f"/v1/chat/message/{first.events[0].data['messageId']}/regenerate"
     answer = await guest.http.post(path, content=body, headers=headers)
     assert answer.json()["data"]["status"] == "complete"
+
+
+# --- Two instances --------------------------------------------------------------------------------------------------
+
+
+async def test_the_rules_of_versions_hold_across_instances(
+    any_database: URL, serve: Serve, vendor: LoopbackVendor
+) -> None:
+    let_go = asyncio.Event()
+    vendor.answers("one", says("tw", let_go, "o"), fails(500), "three")
+    settings = settings_for(any_database, llm=llm(vendor), http={"reply_wait": 5})
+    here, there = await serve(settings), await serve(settings)
+    person = await here.login()
+    elsewhere = Person(there.http, person.token, person.user)
+    first = await person.says("asked")
+    async with regenerating(person, first["messageId"], clientMessageId="again") as stream:
+        await stream.until_text("tw")
+        assert await refused(elsewhere, first["messageId"]) == (400, "reply_running")
+        attached = asyncio.create_task(regenerate(elsewhere, first["messageId"], clientMessageId="again"))
+        let_go.set()
+        await stream.done()
+    second = await attached
+    assert (second["reply"]["content"], second["replayed"]) == ("two", True)
+    failed = await ask(person, first["messageId"], "regenerate", json={"clientMessageId": "third"})
+    third = await regenerate(elsewhere, first["messageId"], clientMessageId="third")
+    assert third["messageId"] == failed.json()["turn"]["messageId"]
+    for each in (person, elsewhere):
+        shown = await each.look(third["messageId"])
+        assert (shown["content"], len(shown["versions"])) == ("three", 3)
+    assert len(vendor.requests) == 4

@@ -24,7 +24,7 @@ from chatassist.domain.ports.persistence import Taken, Transaction
 from tests.builders import NOW, a_session, a_turn, a_user, new_id
 from tests.fixtures.databases import MYSQL_DRIVERS, new_database
 from tests.fixtures.mariadb import PASSWORD, MariaDbServer
-from tests.fixtures.mysql_proxy import cutting_commits
+from tests.fixtures.proxy import cutting_commits
 from tests.integration.storing import opened
 
 
@@ -187,6 +187,26 @@ async def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(mysql:
             await store.write(work)
         assert runs == 1
         assert await get(store, user) == (user if heard else None)
+
+
+async def test_who_is_hung_up_on_while_connecting_finds_the_database_away(
+    mysql: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a proxy does that has no server to lead to: the drivers raise RuntimeError under uvloop, OSError elsewhere."""
+    async with cutting_commits(mysql) as (proxy, through), opened(through) as store:
+        proxy.refuses = True
+        with pytest.raises(StoreUnavailable):
+            await get(store, a_user())
+        proxy.refuses = False
+        assert await get(store, a_user()) is None, "and it is back at once"
+
+        def stumble(*_: Any, **__: Any) -> None:
+            raise RuntimeError("Transport does not expose socket instance")
+
+        proxy.cut()
+        monkeypatch.setattr(store._engine.sync_engine.dialect, "connect", stumble)
+        with pytest.raises(StoreUnavailable):
+            await get(store, a_user())
 
 
 # --- A server that hangs, dies and comes back ------------------------------------------------------------------------

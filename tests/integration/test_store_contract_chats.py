@@ -36,10 +36,10 @@ async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     assert await store.read(lambda tx: tx.sessions.get(session.id, session.user_id)) == touched
 
 
-@in_redis_too
 @pytest.mark.parametrize(
     "text", ["👍" * 64_000, "  two blanks, a tab and a line\t\n  ", "'; DROP TABLE users; -- %s :x \\"]
 )
+@in_redis_too
 async def test_any_text_and_every_field_comes_back_as_it_was_stored(store: AnyStore, text: str) -> None:
     session = await a_kept_session(store)
     turn = a_turn(session, text=text, thinking=text, key="a-Z_9", requested_model="m", attempt=3, seq=9)
@@ -50,8 +50,8 @@ async def test_any_text_and_every_field_comes_back_as_it_was_stored(store: AnySt
     assert await turn_of(store, turn) == replace(turn, reply=turn.reply.ended(end))
 
 
-@in_redis_too
 @pytest.mark.parametrize("commits", [True, False])
+@in_redis_too
 async def test_a_turn_that_is_just_being_written_can_be_waited_for(store: AnyStore, commits: bool) -> None:
     """After a lost COMMIT nobody may conclude that there is no turn, while the server is still about to commit it."""
     session = await a_kept_session(store)

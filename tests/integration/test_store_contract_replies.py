@@ -10,7 +10,7 @@ import pytest
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.turns import End, Feedback, FinishReason, Rating, Saved, Status, Turn, Usage
 from tests.builders import NOW, a_save, a_session, a_turn, a_user, a_version, an_end, new_id
-from tests.fixtures.databases import AnyStore
+from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep, keep_versions, turn_of
 
 SECOND = timedelta(seconds=1)
@@ -32,6 +32,7 @@ async def restart(store: AnyStore, turn: Turn, attempt: int = 0, instance_id: st
 # --- Ends -----------------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_an_attempt_ends_once_and_only_by_its_own_number(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store), attempt=1, content="so far"))
     assert not await finish(store, turn, attempt=0)
@@ -45,6 +46,7 @@ async def test_an_attempt_ends_once_and_only_by_its_own_number(store: AnyStore) 
     assert await turn_of(store, turn) == ended
 
 
+@in_redis_too
 async def test_of_many_that_end_one_attempt_exactly_one_succeeds(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store)))
     assert sum(await asyncio.gather(*(finish(store, turn, content=f"by {n}") for n in range(10)))) == 1
@@ -54,6 +56,7 @@ async def test_of_many_that_end_one_attempt_exactly_one_succeeds(store: AnyStore
     ("given", "stored"),
     [({"seq": 7}, 7), ({"seq": None}, 3_000_000), ({"seq": 2_000_004, "thinking": NASTY}, 2_000_004)],
 )
+@in_redis_too
 async def test_an_end_is_stored_with_its_number_and_what_was_thought(
     store: AnyStore, given: dict[str, Any], stored: int
 ) -> None:
@@ -68,6 +71,7 @@ async def test_an_end_is_stored_with_its_number_and_what_was_thought(
     assert seen.reply.end == replace(end, seq=stored)
 
 
+@in_redis_too
 async def test_an_end_without_texts_keeps_what_is_stored_of_both(store: AnyStore) -> None:
     turn = a_turn(await a_kept_session(store), content="said", thinking="thought", seq=5)
     await keep(store, turn)
@@ -81,6 +85,7 @@ async def test_an_end_without_texts_keeps_what_is_stored_of_both(store: AnyStore
 # --- Saving ---------------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_texts_that_grew_are_saved_with_the_number_they_reach(store: AnyStore) -> None:
     session = await a_kept_session(store)
     turns = [a_turn(session, position, instance_id="one", attempt=position % 2) for position in range(1, 121)]
@@ -101,12 +106,14 @@ async def test_texts_that_grew_are_saved_with_the_number_they_reach(store: AnySt
     assert (again.reply.seq, again.reply.content, again.reply.thinking) == (2000, "less", "")
 
 
+@in_redis_too
 async def test_saving_nothing_changes_nothing(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store)))
     await save(store)
     assert await turn_of(store, turn) == turn
 
 
+@in_redis_too
 async def test_the_largest_texts_are_saved_in_one_go(store: AnyStore) -> None:
     """Fifty replies that grew to their limits at the same time: 25 MB, where MariaDB takes packets of 16 MiB."""
     session = await a_kept_session(store)
@@ -119,6 +126,7 @@ async def test_the_largest_texts_are_saved_in_one_go(store: AnyStore) -> None:
         assert (seen.reply.content, seen.reply.thinking) == ("😀" * 64_000, "👍" * 64_000)
 
 
+@in_redis_too
 async def test_a_save_of_another_attempt_or_of_what_has_ended_changes_nothing(store: AnyStore) -> None:
     session = await a_kept_session(store)
     runs, complete, failed, stopped = (
@@ -133,6 +141,7 @@ async def test_a_save_of_another_attempt_or_of_what_has_ended_changes_nothing(st
     assert await store.read(lambda tx: tx.turns.latest(session.id, 9)) == [runs, complete, failed, stopped]
 
 
+@in_redis_too
 async def test_in_one_save_each_text_meets_its_own_attempt(store: AnyStore) -> None:
     """The numbers of attempts are told per text: one that is right must not let another one pass."""
     session = await a_kept_session(store)
@@ -168,6 +177,7 @@ async def test_a_failed_reply_begins_again_with_nothing_said_and_its_feedback(st
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.COMPLETE, Status.STOPPED])
+@in_redis_too
 async def test_only_a_failed_reply_begins_again(store: AnyStore, status: Status) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store), status=status))
     assert not await restart(store, turn)
@@ -175,11 +185,13 @@ async def test_only_a_failed_reply_begins_again(store: AnyStore, status: Status)
     assert await turn_of(store, turn) == turn
 
 
+@in_redis_too
 async def test_an_attempt_that_is_not_the_last_does_not_begin_again(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store), status=Status.FAILED, attempt=1))
     assert [await restart(store, turn, attempt) for attempt in (0, 2, 1)] == [False, False, True]
 
 
+@in_redis_too
 async def test_of_twenty_that_begin_an_attempt_one_wins(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store), status=Status.FAILED))
     results = await asyncio.gather(*(restart(store, turn, instance_id=f"i-{number}") for number in range(20)))
@@ -207,6 +219,7 @@ async def test_what_runs_is_told_by_instance(store: AnyStore) -> None:
     assert list(await store.read(lambda tx: tx.replies.running("nobody"))) == []
 
 
+@in_redis_too
 async def test_a_rating_is_kept_replaced_and_taken_back_whatever_becomes_of_the_reply(store: AnyStore) -> None:
     await keep(store, turn := a_turn(await a_kept_session(store)))
     await keep_versions(store, other := a_version(turn, 2))

@@ -14,7 +14,7 @@ from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Taken, Version
 from chatassist.domain.turns import Exchange, Feedback, FinishReason, Rating, Status, Turn, Usage
 from tests.builders import NOW, a_save, a_turn, a_version, an_end, new_id
-from tests.fixtures.databases import AnyStore
+from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep, keep_versions, turn_of
 
 GOOD: dict[str, Any] = {"status": Status.COMPLETE, "content": "good", "finish_reason": FinishReason.STOP}
@@ -45,6 +45,7 @@ async def delete(store: AnyStore, turn: Turn) -> int:
 # --- The window -----------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_the_window_holds_the_youngest_turns_that_speak_oldest_first(store: AnyStore) -> None:
     session = await a_kept_session(store)
     states = [
@@ -73,6 +74,7 @@ async def test_the_window_holds_the_youngest_turns_that_speak_oldest_first(store
     assert await store.read(lambda tx: tx.turns.latest(session.id, 99)) == turns
 
 
+@in_redis_too
 async def test_the_window_before_a_position_holds_nothing_from_there_on(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await keep(store, *(a_turn(session, position, **GOOD) for position in range(1, 6)))
@@ -81,6 +83,7 @@ async def test_the_window_before_a_position_holds_nothing_from_there_on(store: A
         assert [exchange.position for exchange in found] == positions
 
 
+@in_redis_too
 async def test_the_window_of_a_silent_session_counts_and_that_of_none_is_empty(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, NOW))
@@ -107,6 +110,7 @@ async def test_the_window_of_a_silent_session_counts_and_that_of_none_is_empty(s
     ],
     ids=lambda value: ",".join(f"{one['status']}:{one['content']}" for one in value) if isinstance(value, list) else "",
 )
+@in_redis_too
 async def test_a_turn_shows_its_newest_good_version_else_its_newest(
     store: AnyStore, states: list[dict[str, Any]], shown: int, speaks: bool
 ) -> None:
@@ -128,6 +132,7 @@ async def test_a_turn_shows_its_newest_good_version_else_its_newest(
 # --- Versions -------------------------------------------------------------------------------------------------------
 
 
+@in_redis_too
 async def test_versions_stand_beside_each_other_oldest_first_and_each_is_found_by_its_id(store: AnyStore) -> None:
     session = await a_kept_session(store)
     first = a_turn(session, 1, key="k-1", **GOOD)
@@ -145,6 +150,7 @@ async def test_versions_stand_beside_each_other_oldest_first_and_each_is_found_b
     assert list(nowhere) == list(await store.read(lambda tx: tx.turns.versions(new_id(), 1))) == []
 
 
+@in_redis_too
 async def test_a_version_under_a_key_that_is_in_use_is_not_stored(store: AnyStore) -> None:
     session = await a_kept_session(store)
     await keep(store, first := a_turn(session, 1, key="k-1", **GOOD))
@@ -154,6 +160,7 @@ async def test_a_version_under_a_key_that_is_in_use_is_not_stored(store: AnyStor
     await keep_versions(store, a_version(first, 2, key="k-2"))
 
 
+@in_redis_too
 async def test_the_last_position_is_that_of_the_youngest_turn_that_is_left(store: AnyStore) -> None:
     session = await a_kept_session(store)
     assert await last_position(store, session) == 0
@@ -166,6 +173,7 @@ async def test_the_last_position_is_that_of_the_youngest_turn_that_is_left(store
         assert await last_position(store, session) == left
 
 
+@in_redis_too
 async def test_a_session_can_be_held_without_being_used(store: AnyStore) -> None:
     session = await a_kept_session(store)
     later = NOW + timedelta(seconds=1)
@@ -275,6 +283,7 @@ async def test_a_purge_drops_a_thousand_keys_at_a_time(store: AnyStore) -> None:
     assert [await store.write(lambda tx: tx.turns.purge(later)) for _ in range(3)] == [1000, 1, 0]
 
 
+@in_redis_too
 async def test_deleting_a_turn_leaves_all_others_alone(store: AnyStore) -> None:
     session, elsewhere = await a_kept_session(store), await a_kept_session(store)
     turns = [a_turn(session, position, **GOOD) for position in (1, 2, 3)]

@@ -74,6 +74,7 @@ ENDS: dict[str, tuple[list[Step], tuple[str, str, str | None, str]]] = {
     "full to the last character": (["01234", "56789"], (COMPLETE, "stop", None, "0123456789")),
     "length, in code points": (["😀" * 11], (COMPLETE, "length", None, "😀" * 10)),
     "blocked": (["some", last(reason=FinishReason.BLOCKED)], BLOCKED),
+    "blocked beyond full": (["some", last("0123456789", FinishReason.BLOCKED)], BLOCKED),
     "blocked at once": ([last(reason=FinishReason.BLOCKED)], BLOCKED),
     "overloaded": ([LlmOverloaded()], (FAILED, "error", "llm_overloaded", "")),
     "unavailable after some text": (["some", LlmUnavailable()], (FAILED, "error", "llm_unavailable", "some")),
@@ -143,6 +144,17 @@ async def test_a_vendor_that_drips_does_not_escape_the_deadline() -> None:
 
     async with World(deadline=0.01, script=drip) as world:
         assert (await world.ask(await world.somebody())).reply.reason == "llm_timeout"
+
+
+async def test_a_model_that_has_finished_but_does_not_hang_up_has_finished() -> None:
+    async def never_hangs_up(_: Prompt) -> AsyncGenerator[Chunk, None]:
+        try:
+            yield last("whole")
+        finally:
+            await asyncio.Event().wait()
+
+    async with World(deadline=0.01, script=never_hangs_up) as world:
+        assert outcome((await world.ask(await world.somebody())).reply) == (COMPLETE, "stop", None, "whole")
 
 
 async def test_the_latest_model_and_usage_count_and_a_models_name_is_cut(world: World, anna: User) -> None:

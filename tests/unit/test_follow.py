@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from chatassist.adapters.llm.scripted import plays
-from chatassist.domain.errors import MessageNotFound, StoreUnavailable
+from chatassist.domain.errors import MessageNotFound, ShuttingDown, StoreUnavailable
 from chatassist.domain.model import User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace
@@ -266,3 +266,73 @@ async def test_a_follower_who_leaves_does_not_end_the_reply(world: World, growin
     go_on.set()
 
     assert (await world.end_of(growing)).reply.content == "half and half"
+
+
+# --- Produced elsewhere, with a feed that reaches here ----------------------------------------------------------------
+
+
+@pytest.fixture
+async def far(world: World) -> AsyncIterator[World]:
+    """Another process on the same database and the same feed."""
+    async with World(beside=world, feed=world.feed) as far:
+        yield far
+
+
+async def test_who_follows_a_lively_reply_of_another_process_is_let_go_at_once(far: World, growing: Turn) -> None:
+    async with aclosing(far.follower.follow(growing, 0)) as events:
+        assert list(await anext(events)) == [Numbered(1, Delta("half"))]
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        far.follower.close()
+        await far.feed.append(growing.reply.id, Delta(" and more"))
+
+        with pytest.raises(ShuttingDown):
+            await asyncio.wait_for(waiting, PATIENCE)
+
+
+async def test_who_begins_to_follow_when_this_process_is_closed_is_let_go_too(far: World, growing: Turn) -> None:
+    far.follower.close()
+    with pytest.raises(ShuttingDown):
+        async with aclosing(far.follower.follow(growing, 1)) as events:
+            await asyncio.wait_for(anext(events), PATIENCE)
+
+
+async def test_who_waits_for_the_end_of_another_processs_reply_gets_what_there_is_when_this_one_closes(
+    far: World, growing: Turn
+) -> None:
+    settling = asyncio.create_task(far.follower.settle(growing, 1000))
+    await asyncio.sleep(0)
+    far.follower.close()
+
+    settled = (await asyncio.wait_for(settling, PATIENCE)).reply
+    assert (settled.status, settled.content) == (Status.RUNNING, "half")
+
+
+async def test_who_looks_at_the_row_of_another_processs_reply_is_let_go_at_once(
+    elsewhere: World, growing: Turn
+) -> None:
+    elsewhere.follower._look_again = 1000
+    settling = asyncio.create_task(elsewhere.follower.settle(growing, 1000))
+    following = asyncio.create_task(elsewhere.events(growing))
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    assert not following.done()
+    elsewhere.follower.close()
+
+    assert (await asyncio.wait_for(settling, PATIENCE)).reply.status is Status.RUNNING
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(following, PATIENCE)
+
+
+async def test_a_reply_whose_process_died_is_settled_although_its_feed_is_still_held(
+    world: World, far: World, growing: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENCE", 0.001)
+    await far.lease.renew()
+    settling = asyncio.create_task(far.follower.settle(growing, 1000))
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    world.clock.advance(15)
+
+    settled = (await asyncio.wait_for(settling, PATIENCE)).reply
+    assert (settled.status, settled.reason) == (Status.FAILED, "reply_interrupted")

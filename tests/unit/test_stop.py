@@ -312,6 +312,23 @@ async def test_a_stop_from_elsewhere_says_when_the_database_is_away(world: World
         await stopping
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_reply_that_is_erased_while_its_owner_is_asked_is_not_found(
+    world: World, elsewhere: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await under_way(world)
+    outside = elsewhere.ends.from_outside
+
+    async def too_late(*given: object) -> Turn:
+        await world.replies._stopper.erase(turn)
+        return await outside(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(elsewhere.ends, "from_outside", too_late)
+
+    with pytest.raises(MessageNotFound):
+        await elsewhere.replies.stop(anna, turn.reply.id)
+
+
 async def test_a_reply_whose_process_vanished_is_interrupted_and_not_stopped(
     world: World, elsewhere: World, anna: User
 ) -> None:

@@ -405,3 +405,20 @@ async def test_what_nobody_asks_for_is_forgotten_too(world: World, anna: User) -
 
     assert "secret" not in str(world.unsaved._tables)
     assert "forget" in [job.name for job in world.upkeep.jobs()]
+
+
+async def test_what_is_forgotten_in_the_middle_of_a_wish_is_not_found(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await ask(world, anna)
+    admit = world.gate.admit_model
+
+    async def slowly(*given: object) -> None:
+        await admit(*given)  # type: ignore[arg-type]
+        world.clock.advance(IDLE)
+
+    monkeypatch.setattr(world.gate, "admit_model", slowly)
+    with pytest.raises(MessageNotFound):
+        await world.messages.regenerate(anna, turn.reply.id)
+    with pytest.raises(MessageNotFound):
+        await world.replies._stopper.erase(turn)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
@@ -194,17 +195,40 @@ class Vendor(ScriptedChatModel):
 
 
 class WitnessedFeed(MemoryReplyFeed):
-    """A feed that lets a test look at the world at the very moment a reply's end is announced."""
+    """A feed that lets a test look at the world at the very moment a reply's end is announced, and ends its minute."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(later=lambda _, call: self._keep(call))
         self.at_end: Callable[[str, Ended], Awaitable[None]] | None = None
+        self._kept: list[Callable[[], None]] = []
+
+    def expire(self) -> None:
+        """Forget what has ended: its minute is over."""
+        for forget in self._kept[:]:
+            forget()
+        self._kept.clear()
+
+    def _keep(self, call: Callable[[], None]) -> "Forgetting":
+        self._kept.append(call)
+        return Forgetting(self._kept, call)
 
     async def append(self, reply_id: str, *events: Event) -> int:
         for event in events:
             if isinstance(event, Ended) and self.at_end:
                 await self.at_end(reply_id, event)
         return await super().append(reply_id, *events)
+
+
+@dataclass
+class Forgetting:
+    """What a feed will do when a minute is over."""
+
+    kept: list[Callable[[], None]]
+    call: Callable[[], None]
+
+    def cancel(self) -> None:
+        if self.call in self.kept:
+            self.kept.remove(self.call)
 
 
 class TalkingFeed(WitnessedFeed):

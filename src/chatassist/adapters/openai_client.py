@@ -17,8 +17,8 @@ _REFUSAL_WAIT = 2.0  # seconds for the body of a refusal; its status is known
 _REFUSAL_BYTES = 64 * 1024
 
 # All that the two libraries raise: openai's family; httpx2's, which has no common root (its StreamError is for misuse
-# alone); UnicodeEncodeError for a key that fits no header; and OSError, for what anyio lets through unmapped
-# (ssl.SSLError, pydantic/httpx2#854).
+# alone); UnicodeEncodeError for a key that fits no header; and OSError, for what a transport lets through unmapped
+# (httpx2's own: ssl.SSLError, pydantic/httpx2#854).
 FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError, OSError)
 _UNSENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, UnicodeEncodeError)
 

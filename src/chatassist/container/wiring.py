@@ -121,7 +121,11 @@ def _model(settings: Settings) -> ChatModel:
                 api_key=_secret(llm.api_key),
                 model=llm.model or "",
                 idle_timeout=llm.idle_timeout,
-                options=Options(temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
+                options=Options(
+                    temperature=llm.temperature,
+                    max_output_tokens=llm.max_output_tokens,
+                    max_connections=llm.max_connections,
+                ),
             )
         case unknown:
             assert_never(unknown)

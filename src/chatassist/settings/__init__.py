@@ -131,6 +131,9 @@ class LlmSettings(Section):
         default=6000, description="tokens for history; system prompt and question are sent whole"
     )
     max_output_tokens: int | None = Field(default=2000, ge=1, description="tokens a reply may have, thinking included")
+    max_connections: int = Field(
+        default=10_000, ge=1, le=100_000, description="replies that may be made at a time; two open files each"
+    )
 
     @property
     def kind(self) -> LlmVendor:

@@ -3,6 +3,7 @@
 A token names a user and a login, nothing more; whether the login still stands is not known here.
 """
 
+import base64
 import hashlib
 import hmac
 import re
@@ -43,7 +44,7 @@ class JwtTokens(Tokens):
         for each in accepted:
             check_secret(each)
         self._kid = key_id(secret)
-        self._secrets = {key_id(each): each for each in accepted}
+        self._keys = {key_id(each): _key(each) for each in accepted}
 
     @property
     def lifetime(self) -> timedelta:
@@ -60,7 +61,7 @@ class JwtTokens(Tokens):
             "iat": int(login.created_at.timestamp()),
             "exp": int(login.expires_at.timestamp()),
         }
-        return jwt.encode(claims, self._secrets[self._kid], algorithm=ALGORITHM, headers={"kid": self._kid})
+        return jwt.encode(claims, self._keys[self._kid], algorithm=ALGORITHM, headers={"kid": self._kid})
 
     def read(self, token: str) -> Claims:
         """Return what the token says. Raises TokenInvalid, TokenExpired."""
@@ -76,7 +77,7 @@ class JwtTokens(Tokens):
         """Return the claims of a token that one of our secrets signed for this service."""
         return jwt.decode(
             token,
-            self._secret_for(jwt.get_unverified_header(token)),
+            self._key_for(jwt.get_unverified_header(token)),
             algorithms=[ALGORITHM],
             issuer=ISSUER,
             audience=AUDIENCE,
@@ -84,12 +85,12 @@ class JwtTokens(Tokens):
             options={"strict_aud": True, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
 
-    def _secret_for(self, header: dict[str, Any]) -> str:
-        """Return the secret the header names. Not one field may differ from what we write: no crit, no jku, no jwk."""
+    def _key_for(self, header: dict[str, Any]) -> jwt.PyJWK:
+        """Return the key the header names. Not one field may differ from what we write: no crit, no jku, no jwk."""
         kid = header.get("kid", "")
-        if kid not in self._secrets or header != {"alg": ALGORITHM, "typ": "JWT", "kid": kid}:
+        if kid not in self._keys or header != {"alg": ALGORITHM, "typ": "JWT", "kid": kid}:
             raise TokenInvalid("the header is none of ours")
-        return self._secrets[kid]
+        return self._keys[kid]
 
     def _current(self, claims: dict[str, Any]) -> Claims:
         """Return the claims if they are just the ones we write, each of its type, and their time has not passed."""
@@ -103,6 +104,12 @@ class JwtTokens(Tokens):
         if claims["exp"] + LEEWAY <= now:
             raise TokenExpired
         return Claims(user_id=claims["sub"], login_id=claims["jti"])
+
+
+def _key(secret: str) -> jwt.PyJWK:
+    """Return a secret as a key that PyJWT has checked already: given a string it does so again for every token."""
+    encoded = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
+    return jwt.PyJWK.from_dict({"kty": "oct", "alg": ALGORITHM, "k": encoded})
 
 
 def key_id(secret: str) -> str:

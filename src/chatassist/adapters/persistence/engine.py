@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Dialect, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -100,8 +100,21 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
         pool_use_lifo=True,  # what is not needed grows old and goes
         connect_args={} if sqlite else {"connect_timeout": SECONDS_TO_CONNECT},
     )
+    if not sqlite:
+        _name_hang_ups(engine)
     prepare_sessions(engine, _SQLITE_SESSION if sqlite else _MYSQL_SESSION)
     return engine
+
+
+def _name_hang_ups(engine: AsyncEngine) -> None:
+    """Say so where a connection is lost while it is made: MySQL's drivers stumble over the socket that is gone."""
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(dialect: Dialect, _record: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+        try:
+            return dialect.connect(*arguments, **named)
+        except RuntimeError as error:
+            raise ConnectionResetError("hung up on while connecting") from error
 
 
 def prepare_sessions(engine: AsyncEngine, statements: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ class Log:
             return None if self.ended else ()
         begin = self.events[0].seq - 1 if self.events else self.last
         if after >= begin:
-            return [numbered for numbered in self.events if numbered.seq > after]
+            return [self.events[-back] for back in range(self.last - after, 0, -1)]  # they have no gaps
         if not self.whole:
             return None
         return self._resync() if self.events else ()

@@ -56,13 +56,15 @@ class MemoryReplyFeed(ReplyFeed):
     async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
         """Return what came after `after`, waiting for it if need be."""
         log = self._logs.get(reply_id)
-        now = asyncio.get_running_loop().time
-        until = now() + wait
+        until: float | None = None  # the clock is not asked where nothing is waited for
         while log is not None and (found := log.since(after)) is not None:
-            left = until - now()
-            if found or left <= 0:
+            if found:
                 return found
-            await log.news(left)
+            now = asyncio.get_running_loop().time()
+            until = now + wait if until is None else until
+            if now >= until:
+                return found
+            await log.news(until - now)
             log = self._logs.get(reply_id, log)
         return None
 

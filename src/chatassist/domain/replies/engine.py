@@ -5,7 +5,7 @@ A reply belongs to the service, not to the connection that asked for it; nothing
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -110,11 +110,11 @@ class ReplyEngine:
     async def look_for_stopped(self) -> None:
         """Give up what somebody else has ended: its vendor call is pointless."""
         live = self._live(saved=True)
-        if live:
-            instance_id = live[-1].turn.reply.instance_id
-            running = await self._stores.saved.read(lambda tx: tx.replies.running(instance_id))
+        for instance_id in {one.turn.reply.instance_id for one in live}:  # more than one only after a lease lapsed
+            running = await self._running(instance_id)
             for production in live:
-                if production.turn.reply.id not in running:
+                reply = production.turn.reply
+                if reply.instance_id == instance_id and reply.id not in running:
                     production.interrupt()
 
     def interrupt_lapsed(self) -> None:
@@ -138,6 +138,9 @@ class ReplyEngine:
             production.interrupt()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+
+    async def _running(self, instance_id: str) -> Collection[str]:
+        return await self._stores.saved.read(lambda tx: tx.replies.running(instance_id))
 
     def _producing(self, reply: Reply) -> Production | None:
         """Return what makes this attempt here; an earlier one may still be made by a process that slept."""
@@ -187,7 +190,8 @@ class ReplyEngine:
                     production.interrupt()
                 await self._stream(production, prompt)
         except TimeoutError:
-            return production.cut_short(self.clock())
+            if production.finish is None:  # else only the hanging up was cut short
+                return production.cut_short(self.clock())
         except (ModelFailed, ContextTooLong) as error:
             log.warning("model failed", extra={**about, "reason": error.slug, "detail": str(error)})
             return production.failed(error, self.clock())

@@ -1,9 +1,10 @@
 """Follows a reply: to see it grow, or only its end. All read the same feed; what no feed holds, the row says."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from chatassist.domain.errors import MessageNotFound, ReplyInterrupted, ShuttingDown
 from chatassist.domain.ports.persistence import Transaction
@@ -13,12 +14,12 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import End, Reply, Status, Turn
 
+T = TypeVar("T")
+
 LOOK_AGAIN = 0.5
 """Seconds between looks at the row of a reply that runs, but whose feed is not held here; later up to four times so."""
 SILENCE = 10.0
 """Seconds of silence after which a follower is told that nothing came."""
-ELSEWHERE_WAIT = 1.0
-"""Seconds of one wait for a reply that another process produces: so soon a drain of this one is noticed."""
 
 
 class Follower:
@@ -34,10 +35,13 @@ class Follower:
         self._ends = ends
         self._look_again = look_again
         self._closing = False
+        self._waits: set[asyncio.Timeout] = set()
 
     def close(self) -> None:
-        """End what follows replies of other processes: those of this one have ended by now."""
+        """End at once what follows replies of other processes: those of this one have ended by now."""
         self._closing = True
+        for wait in self._waits:
+            wait.reschedule(0)
 
     async def follow(self, turn: Turn, after: int) -> AsyncGenerator[Sequence[Numbered], None]:
         """Yield what came after number `after`, then what comes as it comes, until an Ended; () at every SILENCE.
@@ -59,25 +63,35 @@ class Follower:
         pause, told, silent = self._look_again, False, 0.0
         while True:
             here = self._lease.vouches_for(turn.reply.instance_id)
-            wait = SILENCE if here else ELSEWHERE_WAIT
-            found = await self._feed.read(turn.reply.id, after, wait)
+            wait = SILENCE
+            found = await self._waited(turn, self._feed.read(turn.reply.id, after, wait))
             if found:
                 found = _to_end(found)
                 yield found, 0.0
-                after, pause, silent = found[-1].seq, self._look_again, 0.0
+                after, pause = found[-1].seq, self._look_again
                 continue
-            silent += wait
-            if found is None or (not here and silent >= SILENCE):
-                turn, silent = await self.stored(turn.reply.id, turn.message.user_id), 0.0
+            if found is None or not here:
+                turn = await self.stored(turn.reply.id, turn.message.user_id)
                 if rest := _rest(turn.reply, after, told=told):
                     yield rest, 0.0
                     after, told = rest[-1].seq, True
-            if self._closing and not here:
-                raise ShuttingDown
             if found is None:
-                await asyncio.sleep(wait := pause)
+                await self._waited(turn, asyncio.sleep(wait := pause))
                 pause = min(pause * 1.5, 4 * self._look_again)
             yield (), wait
+
+    async def _waited(self, turn: Turn, waiting: Awaitable[T]) -> T:
+        """Await something that tells of a reply. Raises ShuttingDown once closed, unless it is produced here."""
+        if self._lease.vouches_for(turn.reply.instance_id):
+            return await waiting
+        try:
+            async with asyncio.timeout(0 if self._closing else None) as wait:
+                self._waits.add(wait)
+                return await waiting
+        except TimeoutError:
+            raise ShuttingDown from None
+        finally:
+            self._waits.discard(wait)
 
     async def settle(self, turn: Turn, seconds: float) -> Turn:
         """Return the turn once its reply has ended, or as it stands after so many seconds.
@@ -91,14 +105,20 @@ class Follower:
             left = until - now()
             if seen.reply.status is not Status.RUNNING or left <= 0 or self._closing:
                 return seen
-            await asyncio.sleep(min(left, pause))
+            with suppress(ShuttingDown):
+                await self._waited(turn, asyncio.sleep(min(left, pause)))
             pause = min(pause * 1.5, 4 * self._look_again)
 
     async def _watched(self, turn: Turn, until: float) -> Turn | None:
-        """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held."""
+        """Return the turn as its feed shows it, at its end or at that time of the loop; None where none is held.
+
+        None as well where it is silent and produced elsewhere: whether it still is, its row tells.
+        """
         now = asyncio.get_running_loop().time
-        after, pieces = turn.reply.first_seq, [""]
-        while (found := await self._feed.read(turn.reply.id, after, max(until - now(), 0.0))) is not None:
+        after, pieces = turn.reply.first_seq, [turn.reply.content]
+        while (found := await self._heard(turn, after, until)) is not None:
+            if found and after == turn.reply.first_seq:
+                pieces = []  # the feed tells it from the beginning
             for numbered in _to_end(found):
                 after = numbered.seq
                 match numbered.event:
@@ -109,8 +129,19 @@ class Follower:
                     case Ended(end):
                         return replace(turn, reply=_so_far(turn.reply, pieces).ended(end))
             if not found:
-                return replace(turn, reply=_so_far(turn.reply, pieces))
+                over = self._closing or now() >= until
+                return replace(turn, reply=_so_far(turn.reply, pieces)) if over else None
         return None
+
+    async def _heard(self, turn: Turn, after: int, until: float) -> Sequence[Numbered] | None:
+        """Read on until that time of the loop; elsewhere for a SILENCE at most, and not when closed."""
+        wait = max(until - asyncio.get_running_loop().time(), 0.0)
+        if self._lease.vouches_for(turn.reply.instance_id):
+            return await self._feed.read(turn.reply.id, after, wait)
+        try:
+            return await self._waited(turn, self._feed.read(turn.reply.id, after, min(wait, SILENCE)))
+        except ShuttingDown:
+            return ()
 
     async def stored(self, reply_id: str, user_id: str) -> Turn:
         """Return the turn as its store holds it. Raises MessageNotFound.

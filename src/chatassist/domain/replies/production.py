@@ -58,7 +58,7 @@ class Production:
             self._text.append(said)
             self._text_chars += len(said)
             events.append(Delta(said))
-        if len(said) < len(chunk.text):
+        if len(said) < len(chunk.text) and self.finish is not FinishReason.BLOCKED:
             self.finish = FinishReason.LENGTH
         return events
 

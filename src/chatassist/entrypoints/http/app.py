@@ -66,7 +66,9 @@ def _surround(app: FastAPI, http: HttpSettings) -> None:
             CORSMiddleware,
             allow_origins=list(http.cors_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-Id"],
+            allow_headers=[
+                *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "X-Request-Id")
+            ],
             expose_headers=["ETag", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(Frame)

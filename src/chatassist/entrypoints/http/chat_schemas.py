@@ -2,12 +2,14 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.services.replies import Shown
 from chatassist.domain.turns import Draft, Feedback, FinishReason, Rating, Status, Usage
 from chatassist.entrypoints.http.schemas import Asked, Time, Wire
+
+COMMENT_CHARS = 500
 
 # --- Requests -------------------------------------------------------------------------------------------------------
 
@@ -41,7 +43,15 @@ class FeedbackIn(Asked):
     """What the user thinks of a reply."""
 
     rating: Rating | None = Field(description="null takes it back")
-    comment: str | None = Field(default=None, max_length=500)
+    comment: str | None = Field(default=None, json_schema_extra={"maxLength": COMMENT_CHARS})
+
+    @field_validator("comment")
+    @classmethod
+    def _short(cls, value: str | None) -> str | None:
+        """Count here: pydantic's own count refuses a lone surrogate, which is another error."""
+        if value and len(value) > COMMENT_CHARS:
+            raise ValueError
+        return value
 
     def feedback(self) -> Feedback | None:
         """Return it as it is kept; without a rating there is nothing to keep."""

@@ -22,6 +22,7 @@ from chatassist.entrypoints.http.schemas import wire_time
 
 log = logging.getLogger(__name__)
 
+_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: it costs more than what it says of a delta
 _COMMENT = b": still here\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -79,9 +80,9 @@ def encoded(numbered: Numbered) -> bytes:
     head = b"id: %d\n" % numbered.seq
     match numbered.event:
         case Delta(text):
-            return head + _event("delta", {"text": text})
+            return head + _text("delta", text)
         case Thinking(text):
-            return head + _event("thinking", {"text": text})
+            return head + _text("thinking", text)
         case Replace(content, reason):
             return head + _event("replace", {"content": content, "reason": reason})
         case Ended(end):
@@ -89,7 +90,12 @@ def encoded(numbered: Numbered) -> bytes:
 
 
 def _event(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode("ascii")
+    return f"event: {name}\ndata: {_json(data)}\n\n".encode("ascii")
+
+
+def _text(name: str, text: str) -> bytes:
+    """Return what `_event` does of a text alone, at a fraction of the price."""
+    return f'event: {name}\ndata: {{"text":{_json(text)}}}\n\n'.encode("ascii")
 
 
 def _done(end: End) -> Mapping[str, Any]:

@@ -51,6 +51,7 @@ _REPLY_FAILED = (*errors.leaves(errors.ReplyFailed), errors.ContextTooLong)
 
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
+# Routes name no response class for it: the media type of one would be said to carry the errors as well.
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`start`, then `delta`, `thinking` and `replace`, then exactly one `done` or `error`",
@@ -96,7 +97,7 @@ async def send(
     return await _ended(given, sent, until)
 
 
-@router.post("/message/stream", response_class=EventStream, responses={**refusals(*CALLER, *_SEND), **_STREAM})
+@router.post("/message/stream", response_class=Response, responses={**refusals(*CALLER, *_SEND), **_STREAM})
 async def send_stream(
     given: Given, caller: CallerNow, body: MessageIn, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -113,7 +114,8 @@ async def message(given: Given, caller: CallerNow, message_id: str, wait: Wait =
 
 @router.get(
     "/message/{message_id}/stream",
-    response_class=EventStream,
+    status_code=200,
+    response_class=Response,
     responses={**refusals(*_REPLY, errors.BadSeq), **_STREAM},
 )
 async def message_stream(
@@ -150,7 +152,8 @@ async def regenerate(
 
 @router.post(
     "/message/{message_id}/regenerate/stream",
-    response_class=EventStream,
+    status_code=200,
+    response_class=Response,
     responses={**refusals(*CALLER, *_REGENERATE), **_STREAM},
 )
 async def regenerate_stream(
