@@ -391,6 +391,22 @@ async def test_a_drain_tells_local_followers_their_end_and_those_of_others_to_go
     assert settled.reply.status == "running"
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_draining_again_at_any_moment_after_followers_were_let_go_is_harmless(
+    world: World, elsewhere: World, steps: int
+) -> None:
+    following = asyncio.create_task(stream(world, await under_way(elsewhere)))
+    await asyncio.sleep(0.002)
+    await world.services.drain(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+    world.replies.close()
+
+    with pytest.raises(ShuttingDown):
+        await following
+
+
 async def test_a_drain_while_a_reply_finishes_hears_it_out(world: World, anna: User) -> None:
     turn = await under_way(world, "half", go_on := asyncio.Event(), " and half")
     following = asyncio.create_task(stream(world, turn))
