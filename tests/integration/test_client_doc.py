@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from tests.fixtures.miniprogram import CLIENT, MiniProgram, Started
 from tests.fixtures.service import ROOT, Api, Serve, data_of, settings_for
 from tests.fixtures.vendor import LoopbackVendor
-from tests.fixtures.vendor_behaviours import event, fails, hangs, piece, says, sends, stream_of
+from tests.fixtures.vendor_behaviours import Call, event, fails, hangs, piece, says, sends, stream_of
 
 CODE = "dev:somebody"  # what the mini-program logs in with
 SAID = ("你好，", "世界 😀\n", 'a "b" \\ \u2028', "é\t", "𠮷 ok")
@@ -32,6 +32,10 @@ async def served(url: URL, serve: Serve, vendor: LoopbackVendor, **more: dict[st
     llm = {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1"}
     api: Api = await serve(settings_for(url, llm=llm, **more))
     return api
+
+
+def thinks(text: str) -> bytes:
+    return event(piece(choices=[{"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}]))
 
 
 async def held(api: Api, message_id: str) -> dict[str, Any]:
@@ -181,9 +185,6 @@ async def test_who_saw_more_than_was_stored_starts_over(
 
 
 async def test_thinking_is_shown_apart(api: Api, vendor: LoopbackVendor, mini_program: Started) -> None:
-    def thinks(text: str) -> bytes:
-        return event(piece(choices=[{"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}]))
-
     vendor.answers(
         sends(thinks("first "), thinks("thought"), event(piece("half an ans")), whole=False),
         sends(thinks("second thought"), stream_of("the ", "answer")),
@@ -324,7 +325,12 @@ async def test_a_new_attempt_made_elsewhere_replaces_the_text(
     api: Api, vendor: LoopbackVendor, mini_program: Started
 ) -> None:
     gate = asyncio.Event()
-    vendor.answers(says("only ha", gate, finish=None, done=False), says("the whole"))
+
+    async def fails_later(call: Call) -> None:
+        await call.write(thinks("first thought") + event(piece("only ha")))
+        await gate.wait()
+
+    vendor.answers(fails_later, sends(thinks("second thought"), stream_of("the whole")))
     phone = await mini_program(api.base_url)
     await phone.send("hello there")
     shown = await phone.until_shown("only ha")
@@ -334,8 +340,9 @@ async def test_a_new_attempt_made_elsewhere_replaces_the_text(
     elsewhere = await (await api.login(CODE)).says("hello there", clientMessageId=shown["key"])
     assert elsewhere["messageId"] == shown["messageId"]
     await phone.do("show")
-    assert (await assert_true(api, phone))["text"] == "the whole"
-    assert phone.requests == [*START, "GET /chat/message/{id}/stream?after=1"]
+    shown = await assert_true(api, phone)
+    assert (shown["text"], shown["thinking"]) == ("the whole", "second thought")
+    assert phone.requests == [*START, "GET /chat/message/{id}/stream?after=2"]
 
 
 async def test_stop_keeps_what_there_is(api: Api, vendor: LoopbackVendor, mini_program: Started) -> None:

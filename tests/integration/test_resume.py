@@ -202,10 +202,12 @@ async def test_a_blocking_send_hands_over_and_the_reply_is_followed_to_its_end(
     api = await serve(settings_for(any_database, llm=llm(vendor), http={"reply_wait": 0.3}))
     person = await api.login()
     data = await person.says("hello", clientMessageId="k")
-    assert (data["status"], data["finishReason"], data["reply"]["content"]) == ("running", None, "so far")
+    assert (data["status"], data["finishReason"], data["replayed"]) == ("running", None, False)
     polling = asyncio.create_task(poll(person, data["messageId"], 25))
     async with resuming(person, data["messageId"]) as stream:
         await stream.until_text("so far")
+        again = await person.says("hello", clientMessageId="k")
+        assert (again["status"], again["reply"]["content"], again["replayed"]) == ("running", "so far", True)
         let_go.set()
         await stream.done()
     assert (await polling)["content"] == stream.content == "so far and whole"

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from benchmarks.client import Connection
-from benchmarks.load import WrongAnswer, check_blocking, check_stream
+from benchmarks.load import Plan, WrongAnswer, check_blocking, check_stream, run
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
 from benchmarks.vendor import Counts, VendorProtocol, whole
 from chatassist.adapters.llm.reply_reader import ReplyReader
@@ -87,3 +87,29 @@ def stream(*texts: str) -> bytes:
     events = ["event: start\ndata: {}\n\n"]
     events += [f"id: {n}\nevent: delta\ndata: {json.dumps({'text': text})}\n\n" for n, text in enumerate(texts, 1)]
     return "".join([*events, "id: 99\nevent: done\ndata: {}\n\n"]).encode()
+
+
+async def test_the_load_times_the_first_delta_apart_from_the_end_and_lets_connections_arrive_one_after_another() -> (
+    None
+):
+    began: list[float] = []
+    now = asyncio.get_running_loop().time
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        began.append(now())
+        first, rest = stream(TEXT).split(b"id: 99", 1)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(stream(TEXT))
+        writer.write(head + first)
+        await asyncio.sleep(0.05)
+        writer.write(b"id: 99" + rest)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        plan = Plan(port=port, path="/stream", question="", connections=2, turns=1, seats="", arriving=0.1)
+        report = await run(plan, [b"GET / HTTP/1.1\r\n\r\n"])
+    assert report.turns == 2
+    assert report.p50 - report.first50 > 20  # ms
+    assert began[1] - began[0] > 0.02

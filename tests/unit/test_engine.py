@@ -146,6 +146,13 @@ async def test_a_vendor_that_drips_does_not_escape_the_deadline() -> None:
         assert (await world.ask(await world.somebody())).reply.reason == "llm_timeout"
 
 
+async def test_what_a_model_thinks_is_cut_at_the_same_length_and_leaves_its_answer_whole() -> None:
+    async with World(max_chars=10, script=plays(Chunk(thinking="0123456"), Chunk(thinking="789abc"), "one")) as world:
+        turn = await world.ask(await world.somebody())
+
+        assert (turn.reply.thinking, *outcome(turn.reply)) == ("0123456789", COMPLETE, "stop", None, "one")
+
+
 async def test_a_model_that_has_finished_but_does_not_hang_up_has_finished() -> None:
     async def never_hangs_up(_: Prompt) -> AsyncGenerator[Chunk, None]:
         try:

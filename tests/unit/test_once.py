@@ -14,12 +14,14 @@ from chatassist.domain.errors import (
     MessageNotFound,
     ModelUnknown,
     SessionNotFound,
+    ShuttingDown,
     StoreUnavailable,
     TooManySends,
 )
 from chatassist.domain.model import User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.replies import claims
 from chatassist.domain.services.messages import Sent
 from chatassist.domain.turns import Status, Turn
 from tests.builders import new_id
@@ -228,7 +230,10 @@ async def test_nothing_of_the_failure_is_left_on_what_is_begun_again(world: Worl
     assert kept.reply.seq == 1_000_000
 
 
-async def test_it_is_asked_with_what_came_before_it_and_nothing_later(world: World, anna: User) -> None:
+async def test_it_is_asked_with_what_came_before_it_and_nothing_later(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WINDOW_TURNS", 1)
     session = (await world.ask(anna, "one")).message.session_id
     world.vendor.script = plays(LlmUnavailable())
     await world.ask(anna, "two", session_id=session, key=KEY)
@@ -296,6 +301,19 @@ async def test_a_turn_that_ended_well_is_never_begun_again(world: World, anna: U
     assert ended.reply.status == end
     assert await world.send(anna, key=KEY) == Sent(turn=ended, replayed=True)
     assert not await world.store.write(lambda tx: tx.replies.restart(turn.reply.id, 0, "any"))
+
+
+async def test_a_process_that_drains_begins_nothing_again_and_counts_nothing(world: World, anna: User) -> None:
+    turn = await failed(world, anna)
+    world.moderator.asked.clear()
+    await world.services.drain(0)
+
+    for key in (KEY, "a-new-one"):
+        with pytest.raises(ShuttingDown):
+            await world.send(anna, key=key)
+
+    assert world.moderator.asked == []
+    assert await world.kept(turn) == turn
 
 
 # --- A deleted turn's key -------------------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ async def test_a_reply_whose_process_slept_is_begun_again_elsewhere_and_the_slee
     assert (again.reply.id, again.reply.attempt, again.reply.content) == (turn.reply.id, 1, "anew")
     await world.engine.save()
     go_on.set()  # it wakes, and finishes as if nothing had been
-    assert isinstance((await following)[-1], Ended)
+    ended = (await following)[-1]
+    assert isinstance(ended, Ended)
+    assert (ended.end.reason, ended.end.seq) == ("reply_interrupted", 1_000_000)
     await world.engine.save()
     assert await world.kept(turn) == again
     assert (await world.send(anna, key=KEY)).turn == again
@@ -330,6 +332,20 @@ async def test_a_failed_attempt_that_is_being_stored_is_waited_for(world: World,
     ended = await world.end_of((await again).turn)
     assert (ended.reply.id, ended.reply.attempt, ended.reply.content) == (turn.reply.id, 1, "whole")
     assert (await world.events(ended))[0] == Replace("", "restarted")
+
+
+async def test_a_restart_in_doubt_is_not_taken_for_that_of_another_process(
+    world: World, elsewhere: World, anna: User
+) -> None:
+    world.vendor.script = plays(LlmUnavailable())
+    failed = await world.ask(anna, key=KEY)
+    claim = await world.messages._claims.restart(failed)
+    assert await claim.find(await world.lease.ensure()) is None
+    elsewhere.vendor.script = plays("anew", asyncio.Event())
+    await elsewhere.send(anna, key=KEY)
+
+    assert await claim.find(await world.lease.ensure()) is None
+    assert await claim.find(await elsewhere.lease.ensure())
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER_COMMIT, Fault.LOST_BEFORE_COMMIT, Fault.AWAY])

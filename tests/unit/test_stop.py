@@ -14,7 +14,7 @@ from chatassist.domain.replies import stop
 from chatassist.domain.replies.lease import VALID_SECONDS
 from chatassist.domain.turns import FinishReason, Status, Turn
 from tests.builders import new_id
-from tests.unit.worlds import Fault, TalkingFeed, World, until
+from tests.unit.worlds import Fault, TalkingFeed, WitnessedFeed, World, until
 
 KEY = "key-1"
 
@@ -275,6 +275,21 @@ async def test_a_process_that_does_not_hear_is_overruled_with_the_text_it_last_s
     assert (await following)[-2:] == [Replace("half", "resync"), ended(stopped)]
     assert world.vendor.speaking == 0
     assert stopped == await world.kept(turn)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_follows_a_feed_in_common_hears_at_once_that_the_owner_was_overruled(anna: User) -> None:
+    feed = WitnessedFeed()  # which brings no requests to stop
+    async with World(feed=feed) as owner, World(beside=owner, feed=feed) as elsewhere:
+        turn = await under_way(owner)
+        following = [asyncio.create_task(each.events(turn)) for each in (owner, elsewhere)]
+        await asyncio.sleep(0)
+
+        stopped = (await elsewhere.replies.stop(await owner.somebody("anna"), turn.reply.id)).turn
+
+        for events in await asyncio.gather(*following):
+            assert events[-2:] == [Replace("", "resync"), ended(stopped)]
+        assert owner.vendor.speaking == 1  # it does not know yet
 
 
 def test_an_owner_gets_one_second() -> None:

@@ -391,6 +391,22 @@ async def test_a_drain_tells_local_followers_their_end_and_those_of_others_to_go
     assert settled.reply.status == "running"
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_draining_again_at_any_moment_after_followers_were_let_go_is_harmless(
+    world: World, elsewhere: World, steps: int
+) -> None:
+    following = asyncio.create_task(stream(world, await under_way(elsewhere)))
+    await asyncio.sleep(0.002)
+    await world.services.drain(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+    world.replies.close()
+
+    with pytest.raises(ShuttingDown):
+        await following
+
+
 async def test_a_drain_while_a_reply_finishes_hears_it_out(world: World, anna: User) -> None:
     turn = await under_way(world, "half", go_on := asyncio.Event(), " and half")
     following = asyncio.create_task(stream(world, turn))
@@ -401,6 +417,25 @@ async def test_a_drain_while_a_reply_finishes_hears_it_out(world: World, anna: U
     await draining
 
     assert kinds(await following) == [(1, "Delta"), (2, "Delta"), (3, "Ended")]
+
+
+# --- Ends -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_ends_with_the_first_end_even_if_more_has_come_since(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that failed may have been begun again before its follower came to read."""
+    world.vendor.script = plays("half", LlmUnavailable())
+    turn = await world.ask(anna)
+    attempt = [Numbered(1, Delta("half")), Numbered(2, ended(turn))]
+
+    async def both(*_: object) -> list[Numbered]:
+        return [*attempt, Numbered(1_000_001, Replace("", "restarted")), Numbered(1_000_002, Delta("whole"))]
+
+    monkeypatch.setattr(world.feed, "read", both)
+
+    assert await stream(world, turn) == attempt
 
 
 # --- Readers who do not read ----------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Story:
 
 @pytest.mark.parametrize("share_a_feed", [False, True], ids=["each its own feed", "one feed"])
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

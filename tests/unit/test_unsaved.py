@@ -19,9 +19,8 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.replies import Delta, Ended
 from chatassist.domain.replies.lease import VALID_SECONDS
-from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import Draft, Feedback, Rating, Status, Turn
-from tests.unit.worlds import FaultyStore, World, until
+from tests.unit.worlds import World, until
 
 KEY = "key-1"
 IDLE = 30 * 60
@@ -296,17 +295,6 @@ async def test_a_session_that_is_neither_saved_nor_unsaved_is_not_found(
     assert await world.stores.find_by_key(KEY, anna) is None
 
 
-async def test_while_what_forgets_is_away_only_who_wants_it_is_held_up(world: World, anna: User, saving: User) -> None:
-    away = FaultyStore(world.unsaved)
-    away.away = True
-    stores = Stores(world.store, away)
-    assert await stores.find_by_key(KEY, saving) is None, "a new turn of his goes on"
-    with pytest.raises(StoreUnavailable):
-        await stores.find_by_key(KEY, anna)
-    kept = await world.ask(saving, key=KEY)
-    assert await stores.find_by_key(KEY, anna) == kept, "what the database knows needs nothing else"
-
-
 async def test_another_users_saved_session_is_not_continued(world: World, anna: User) -> None:
     session = (await world.ask(await world.somebody("boris"))).message.session_id
 
@@ -348,6 +336,24 @@ async def test_a_claim_whose_background_cannot_be_read_leaves_nothing_running(
 
     world.store.away = False
     assert await world.stores.find(claim.reply_id, anna.id) is None
+
+
+@pytest.mark.parametrize("steps", range(14))
+async def test_who_goes_away_at_any_moment_leaves_a_turn_that_is_finished_or_none(
+    world: World, anna: User, saving: User, steps: int
+) -> None:
+    session = (await world.ask(saving, "one")).message.session_id
+    sending = asyncio.create_task(world.send(anna, "secret question", session_id=session, key=KEY))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+    turn = await ask(world, anna, session_id=session, key=KEY)
+
+    assert (turn.saved, turn.reply.status, turn.reply.attempt) == (False, "complete", 0)
+    assert len(world.vendor.prompts) == 2
+    assert "secret question" not in saved_of(world)
 
 
 # --- Half an hour ---------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ class Follower:
         """End at once what follows replies of other processes: those of this one have ended by now."""
         self._closing = True
         for wait in self._waits:
-            wait.reschedule(0)
+            if not wait.expired():  # closed before, and on its way out
+                wait.reschedule(0)
 
     async def follow(self, turn: Turn, after: int) -> AsyncGenerator[Sequence[Numbered], None]:
         """Yield what came after number `after`, then what comes as it comes, until an Ended; () at every SILENCE.

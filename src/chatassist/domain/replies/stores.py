@@ -28,14 +28,15 @@ class Stores:
     async def find_by_key(self, key: str, user: User) -> Turn | None:
         """Return the turn accepted under this user's key, wherever it lives. Raises MessageNotFound when deleted.
 
-        Whose turns are kept goes on while what forgets is away: his key is in there only if he switched that just now.
+        While the unsaved store is away, whoever has everything saved is taken not to have used the key there: his
+        sends are not to depend on it.
         """
-        known = await self.saved.read(lambda tx: tx.turns.find_by_key(key, user.id))
-        if known:
-            return known
+        found = await self.saved.read(lambda tx: tx.turns.find_by_key(key, user.id))
+        if found is not None:
+            return found
         try:
             return await self.unsaved.read(lambda tx: tx.turns.find_by_key(key, user.id))
         except StoreUnavailable:
-            if not user.preferences.save_history:
-                raise
-            return None
+            if user.preferences.save_history:
+                return None
+            raise
