@@ -416,7 +416,7 @@ async def told(seed: int, fleet: Fleet) -> AsyncIterator[None]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("more_variables", [IMPATIENT], ids=[""])
+@pytest.mark.parametrize("more_variables", [IMPATIENT], ids=["hasty"])
 async def test_a_storm_loses_nothing_doubles_nothing_and_garbles_nothing(fleet: Fleet) -> None:
     seed = int(os.environ.get("CHATASSIST_TEST_SEED") or random.SystemRandom().randrange(1_000_000))
     scribe = Scribe(seed)
