@@ -24,7 +24,7 @@ keys, values = st.sampled_from("abcd"), st.integers(0, 9)
 changes = st.lists(st.tuples(keys, st.none() | values), max_size=12)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(kept=st.dictionaries(keys, values), changes=changes)
 def test_an_overlay_is_the_mapping_that_its_changes_make_and_the_one_below_is_so_only_once_merged(
     kept: dict[str, int], changes: list[tuple[str, int | None]]

@@ -193,7 +193,7 @@ async def test_only_the_last_turn_is_made_again(world: World, anna: User, first:
     with pytest.raises(NotLastTurn):
         await world.messages.regenerate(anna, first.reply.id, key=KEY)
 
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
     assert (await regenerated(world, second)).reply.version == 2
 
 
@@ -330,4 +330,20 @@ async def test_a_version_whose_claim_is_in_doubt_is_made_once_or_not_at_all(
 
     turn = (await world.messages.regenerate(anna, first.reply.id, key=KEY)).turn
     assert (await world.end_of(turn)).reply.version == 2
+    assert len(world.vendor.prompts) == 2
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_who_goes_away_at_any_moment_of_a_wish_leaves_a_version_that_is_finished_or_none(
+    world: World, anna: User, first: Turn, steps: int
+) -> None:
+    wishing = asyncio.create_task(world.messages.regenerate(anna, first.reply.id, key=KEY))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    wishing.cancel()
+    await asyncio.gather(wishing, return_exceptions=True)
+
+    turn = await world.end_of((await world.messages.regenerate(anna, first.reply.id, key=KEY)).turn)
+
+    assert (turn.reply.version, turn.reply.status) == (2, "complete")
     assert len(world.vendor.prompts) == 2

@@ -292,7 +292,7 @@ async def test_a_session_that_is_neither_saved_nor_unsaved_is_not_found(
     for user in (anna, saving):
         with pytest.raises(SessionNotFound):
             await world.send(user, session_id=session, key=KEY)
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
 
 
 async def test_another_users_saved_session_is_not_continued(world: World, anna: User) -> None:
@@ -317,7 +317,7 @@ async def test_where_the_saved_session_cannot_be_read_its_continuation_is_not_cl
         await world.send(anna, "and?", **going_on)
 
     world.store.away = False
-    assert await world.stores.find_by_key(KEY, anna.id) is None
+    assert await world.stores.find_by_key(KEY, anna) is None
     assert (await world.ask(anna, "and?", **going_on)).reply.status is Status.COMPLETE
 
 
@@ -336,6 +336,24 @@ async def test_a_claim_whose_background_cannot_be_read_leaves_nothing_running(
 
     world.store.away = False
     assert await world.stores.find(claim.reply_id, anna.id) is None
+
+
+@pytest.mark.parametrize("steps", range(14))
+async def test_who_goes_away_at_any_moment_leaves_a_turn_that_is_finished_or_none(
+    world: World, anna: User, saving: User, steps: int
+) -> None:
+    session = (await world.ask(saving, "one")).message.session_id
+    sending = asyncio.create_task(world.send(anna, "secret question", session_id=session, key=KEY))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+    turn = await ask(world, anna, session_id=session, key=KEY)
+
+    assert (turn.saved, turn.reply.status, turn.reply.attempt) == (False, "complete", 0)
+    assert len(world.vendor.prompts) == 2
+    assert "secret question" not in saved_of(world)
 
 
 # --- Half an hour ---------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ class MessageService:
             return Sent(turn=turn, replayed=False)
 
     async def _known(self, user: User, key: str, fits: Fits) -> Turn | None:
-        turn = await self._stores.find_by_key(key, user.id)
+        turn = await self._stores.find_by_key(key, user)
         if turn is None:
             return None
         if not fits(turn):
