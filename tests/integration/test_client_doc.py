@@ -16,7 +16,7 @@ from tests.fixtures.miniprogram import CLIENT, Started
 from tests.fixtures.service import ROOT, Api, Serve
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import event, fails, hangs, piece, says, sends, stream_of
-from tests.integration.watching import SAID, START, assert_true, served, thinks
+from tests.integration.watching import SAID, START, assert_true, held, served, thinks
 
 
 @pytest.fixture
@@ -149,6 +149,15 @@ async def test_another_version_is_made_beside_the_old_one(
     assert (first["text"], second["text"]) == ("first version", "second version")
     assert first["messageId"] != second["messageId"]
     assert first["sessionId"] == second["sessionId"]
+
+
+async def test_what_the_user_thinks_of_a_reply_is_kept(api: Api, vendor: LoopbackVendor, mini_program: Started) -> None:
+    phone = await mini_program(api.base_url)
+    await phone.send("hello")
+    shown = await assert_true(api, phone)
+    await phone.do("feedback", name="reply", rating="like")
+    assert (await phone.until_told("feedback"))["code"] == 200
+    assert "like" in str((await held(api, shown["messageId"]))["feedback"])
 
 
 async def test_a_limit_is_told_with_its_sentence(
