@@ -15,6 +15,9 @@ from chatassist.settings import HttpSettings
 
 LAST_SECONDS = 1
 """How long answers may take to leave after the replies have drained."""
+IDLE_SECONDS = 75
+"""How long a connection may wait for its next request: longer than proxies keep theirs (nginx: 60), so that none sends
+one on a connection that is being closed."""
 UNREAD_SECONDS = 60
 """How long a client may leave what he was sent unacknowledged or unread before the system hangs up on him."""
 
@@ -86,6 +89,7 @@ def new_server(app: FastAPI, http: HttpSettings, started: Callable[[str], None])
         server_header=False,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=LAST_SECONDS,
         backlog=2048,
     )
