@@ -336,3 +336,30 @@ async def test_a_reply_whose_process_died_is_settled_although_its_feed_is_still_
 
     settled = (await asyncio.wait_for(settling, PATIENCE)).reply
     assert (settled.status, settled.reason) == (Status.FAILED, "reply_interrupted")
+
+
+@pytest.mark.parametrize("outside", [False, True])
+async def test_an_end_that_was_stored_although_its_owner_never_heard_is_the_one_that_is_told(
+    world: World, anna: User, outside: bool
+) -> None:
+    """The database went away after it had stored the end, and stayed away until the owner gave up."""
+    turn = await world.ask(anna)
+    if outside:
+        shorter = replace(turn.reply, content="an", seq=turn.reply.last_seq)
+        turn = replace(turn, reply=shorter)
+    unheard = replace(an_end("an answer", status=Status.FAILED), reason="reply_not_stored")
+    await world.feed.open(turn.reply.id, 0)
+    await world.feed.append(turn.reply.id, Delta("an answer"), Ended(unheard))
+
+    events = [numbered async for batch in world.follower.follow(turn, 0) for numbered in batch]
+
+    last = Numbered(turn.reply.seq, Ended(turn.reply.end)) if turn.reply.end else None
+    resync = [Numbered(turn.reply.seq - 1, Replace("an", "resync"))] if outside else []
+    assert events == [Numbered(1, Delta("an answer")), *resync, last]
+    assert [numbered async for batch in world.follower.follow(turn, 1) for numbered in batch] == [*resync, last]
+
+
+async def test_an_end_that_may_not_be_stored_is_told_while_nothing_else_is_known(world: World, growing: Turn) -> None:
+    unheard = replace(an_end("half", status=Status.FAILED), reason="reply_not_stored")
+    await world.feed.append(growing.reply.id, Ended(unheard))
+    assert await world.events(growing) == [Delta("half"), Ended(unheard)]

@@ -6,7 +6,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from chatassist.domain.errors import MessageNotFound, ReplyInterrupted, ShuttingDown
+from chatassist.domain.errors import MessageNotFound, ReplyInterrupted, ReplyNotStored, ShuttingDown
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, ReplyFeed
 from chatassist.domain.replies.ends import Ends
@@ -68,7 +68,7 @@ class Follower:
             reading = self._feed.read(turn.reply.id, after, wait)
             found = await (reading if here else self._waited(turn, reading))  # once for every delta
             if found:
-                found = _to_end(found)
+                found = _as_stored(turn.reply, _to_end(found), after)
                 yield found, 0.0
                 after, pause = found[-1].seq, self._look_again
                 continue
@@ -177,6 +177,15 @@ def _to_end(events: Sequence[Numbered]) -> Sequence[Numbered]:
         if isinstance(numbered.event, Ended):
             return events[:number]
     return events
+
+
+def _as_stored(reply: Reply, events: Sequence[Numbered], after: int) -> Sequence[Numbered]:
+    """Let a stored end stand for one that its owner could not store: the database may have heard him all the same."""
+    *before, last = events
+    in_doubt = isinstance(last.event, Ended) and last.event.end.reason == ReplyNotStored.slug
+    if reply.end is None or not in_doubt or not reply.first_seq < last.seq <= reply.last_seq:
+        return events
+    return [*before, *_rest(reply, before[-1].seq if before else after, told=False)]
 
 
 def _rest(reply: Reply, after: int, *, told: bool) -> Sequence[Numbered]:
