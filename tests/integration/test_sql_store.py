@@ -317,3 +317,11 @@ async def opened_engine(url: URL) -> AsyncIterator[AsyncConnection]:
             yield db
     finally:
         await engine.dispose()
+
+
+async def test_what_a_vanished_machine_holds_is_let_go_in_a_minute(mysql: URL) -> None:
+    """The server ends a connection that says nothing; ours are renewed before that."""
+    async with opened(mysql, pool_size=1) as store:
+        async with store._engine.connect() as db:
+            assert await db.scalar(text("SELECT @@session.wait_timeout")) == 60
+        assert store._engine.pool._recycle < 60

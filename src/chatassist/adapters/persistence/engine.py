@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 DEFAULT_DATABASE = "chatassist"
 SECONDS_TO_CONNECT = 5
+_SECONDS_IDLE = 60
 _DRIVERS = {
     "sqlite+aiosqlite": "sqlite+aiosqlite",
     "mysql": "mysql+asyncmy",
@@ -23,6 +24,8 @@ _MYSQL_SESSION = (
     # A claim must see what was committed while it waited for the session's row; repeatable read would not.
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5",  # seconds
+    # What a machine that vanished amid a unit of work holds is let go after so many seconds, instead of 8 hours.
+    f"SET SESSION wait_timeout = {_SECONDS_IDLE}",
 )
 _SQLITE_SESSION = (
     "PRAGMA busy_timeout = 5000",  # ms; first, so that the next ones wait as well
@@ -96,7 +99,7 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=1 if sqlite else 0,  # its one writer, beside the readers
         pool_timeout=3,
-        pool_recycle=1800,  # s; below the idle limits of servers and of what stands between
+        pool_recycle=_SECONDS_IDLE - 15,  # below the idle limits of servers and of what stands between
         pool_use_lifo=True,  # what is not needed grows old and goes
         connect_args={} if sqlite else {"connect_timeout": SECONDS_TO_CONNECT},
     )
