@@ -1,6 +1,8 @@
 """The service ends while replies run: every stream is ended properly, nothing said is lost, the key begins again."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 from sqlalchemy import URL
@@ -115,3 +117,18 @@ async def test_a_replay_is_answered_while_the_service_ends(
             else:
                 assert data_of(await person.send("hello", clientMessageId="k"))["replayed"]
             await stream.error()
+
+
+async def test_a_stream_whose_end_cannot_be_stored_is_ended_too_when_the_server_waits_no_longer(
+    sqlite_url: URL, vendor: LoopbackVendor
+) -> None:
+    vendor.script = hangs("so far")
+    async with serving(settings_for(sqlite_url, llm=llm(vendor), http={"drain_seconds": 0.2})) as api:
+        person = await api.login()
+        async with streaming(person, "hello") as stream:
+            await stream.until_text("so far")
+            with closing(sqlite3.connect(str(sqlite_url.database))) as other:
+                other.execute("BEGIN IMMEDIATE")  # nobody else writes
+                api.stop()
+                error = await stream.error()
+    assert (error["reason"], error["status"], error["retryable"]) == ("shutting_down", "running", True)

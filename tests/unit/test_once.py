@@ -105,6 +105,19 @@ async def test_it_holds_for_another_process_while_the_reply_runs_and_when_it_is_
     assert calls(world, elsewhere) == 1
 
 
+async def test_a_wish_waits_for_an_earlier_one_with_its_key_but_not_for_ever(world: World, anna: User) -> None:
+    await world.lease.ensure()
+    door = world.store.closed_door = asyncio.Event()
+    first = asyncio.create_task(world.send(anna, key=KEY))
+    refused = await asyncio.gather(*(world.send(anna, key=KEY) for _ in range(5)), return_exceptions=True)
+    assert [type(each) for each in refused] == [StoreUnavailable] * 5
+    world.store.closed_door = None
+    door.set()
+    assert not (await first).replayed
+    assert (await world.send(anna, key=KEY)).replayed
+    assert calls(world) == 1
+
+
 async def test_attaching_and_replaying_cost_no_limit_no_moderation_and_no_vendor_call() -> None:
     async with World(limits={Rule.SENDS: 1}) as world:
         anna = await world.somebody("anna")

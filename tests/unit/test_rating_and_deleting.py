@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from chatassist.adapters.llm.scripted import plays
 from chatassist.domain.errors import ContentInvalid, LlmUnavailable, MessageNotFound, StoreUnavailable
-from chatassist.domain.model import User
+from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.replies import Ended
 from chatassist.domain.turns import Feedback, Rating, Turn
 from chatassist.domain.upkeep import FORGET_KEYS
@@ -270,3 +271,18 @@ async def test_a_reply_that_began_between_stop_and_erasure_is_given_up_and_leave
     assert ended.end.reason == "reply_interrupted"
     assert world.vendor.speaking == 0
     await gone(world, turn)
+
+
+async def test_a_reply_that_nobody_keeps_and_that_began_between_is_given_up_at_once_too(
+    world: World, anna: User
+) -> None:
+    keeps_nothing = replace(anna, preferences=Preferences(save_history=False))
+    world.vendor.script = plays("half", asyncio.Event())
+    turn = (await world.send(keeps_nothing, key=KEY)).turn
+    await until(lambda: world.vendor.speaking)
+
+    await world.replies._stopper.erase(turn)
+
+    await until(lambda: not world.vendor.speaking)
+    with pytest.raises(MessageNotFound):
+        await world.get(keeps_nothing, turn.reply.id)

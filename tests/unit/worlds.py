@@ -285,7 +285,9 @@ class World:
         self.follower = Follower(self.stores, self.feed, self.lease, self.ends, look_again=0.001)
         self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
         claims = Claims(self.stores, runtime, prompt or PromptRules())
-        self.messages = MessageService(self.stores, self.engine, self.follower, gate=self.gate, claims=claims)
+        self.messages = MessageService(
+            self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=0.1
+        )
         stopper = Stopper(self.stores, self.engine, self.follower, feed=self.feed, ends=self.ends)
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)

@@ -94,6 +94,13 @@ class ReplyEngine:
         await production.over.wait()
         return True
 
+    def give_up(self, reply_id: str) -> bool:
+        """End what is produced here of a reply that is gone: its vendor call is pointless; False where nothing is."""
+        production = self._productions.get(reply_id)
+        if production:
+            production.interrupt()
+        return production is not None
+
     async def hear_stops(self) -> None:
         """Stop what other processes ask to be stopped, without end."""
         async for reply_id in self._feed.stop_requests():

@@ -1,7 +1,9 @@
 """Stops replies, wherever they are produced, and erases turns that nothing produces any more."""
 
+from collections.abc import Sequence
+
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
-from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.ports.persistence import Transaction, Version
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.replies.ends import Ends
 from chatassist.domain.replies.engine import ReplyEngine
@@ -41,14 +43,18 @@ class Stopper:
         session_id, position, user_id = turn.message.session_id, turn.message.position, turn.message.user_id
         now = self._engine.clock()
 
-        async def work(tx: Transaction) -> int:
+        async def work(tx: Transaction) -> tuple[int, Sequence[Version]]:
             await tx.sessions.touch(session_id, user_id, None, turns=0)  # no version is added meanwhile
-            return await tx.turns.delete(session_id, position, now)
+            versions = await tx.turns.versions(session_id, position)
+            return await tx.turns.delete(session_id, position, now), versions
 
         try:
-            erased = await self._stores.of(turn).write(work)
+            erased, versions = await self._stores.of(turn).write(work)
         except SessionNotFound as exc:
             raise MessageNotFound from exc
         if not erased:
             raise MessageNotFound
+        for version in versions:  # one may have begun since its turn was stopped
+            if version.status is Status.RUNNING and not self._engine.give_up(version.reply_id):
+                await self._feed.request_stop(version.reply_id)
         return erased

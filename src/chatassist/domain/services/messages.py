@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 Fits = Callable[[Turn], bool]
 """Tell whether a turn is the one that this wish, repeated under its key, was accepted for."""
 
+WAIT_SECONDS = 10.0
+
 _REFUSALS = (Limited, Taken, NotLastTurn, ReplyRunning)
 """What a wish may be refused with because the same wish was accepted elsewhere a moment ago."""
 
@@ -45,12 +48,23 @@ class Sent:
 class MessageService:
     """Accepts messages, and wishes for another reply."""
 
-    def __init__(self, stores: Stores, engine: ReplyEngine, follower: Follower, *, gate: Gate, claims: Claims) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        engine: ReplyEngine,
+        follower: Follower,
+        *,
+        gate: Gate,
+        claims: Claims,
+        patience: float = WAIT_SECONDS,
+    ) -> None:
+        """`patience`: seconds that a wish waits for another one with its key to be accepted or refused."""
         self._stores = stores
         self._engine = engine
         self._follower = follower
         self._gate = gate
         self._claims = claims
+        self._patience = patience
         self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, user: User, draft: Draft) -> Sent:
@@ -107,7 +121,7 @@ class MessageService:
             self._engine.check_open()
             return Sent(turn=await fresh(), replayed=False)
         # Wishes with one key wait for each other, so that only the first is counted; elsewhere the key's index rules.
-        async with self._keys.setdefault((user.id, key), asyncio.Lock()):
+        async with self._alone(user, key):
             known = await self._known(user, key, fits)
             if known and known.reply.status is not Status.FAILED:
                 return Sent(turn=known, replayed=True)
@@ -122,6 +136,24 @@ class MessageService:
                     raise StoreUnavailable("a key is taken, but its turn cannot be read") from error
                 raise
             return Sent(turn=turn, replayed=False)
+
+    @asynccontextmanager
+    async def _alone(self, user: User, key: str) -> AsyncIterator[None]:
+        """Let nobody else in this process use the key meanwhile.
+
+        Raises StoreUnavailable where others take too long: were all to wait for their turn at a database that hangs,
+        the last would wait for the patience of all.
+        """
+        lock = self._keys.setdefault((user.id, key), asyncio.Lock())
+        try:
+            async with asyncio.timeout(self._patience):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailable("an earlier wish with the same key still waits for the database") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _known(self, user: User, key: str, fits: Fits) -> Turn | None:
         turn = await self._stores.find_by_key(key, user)

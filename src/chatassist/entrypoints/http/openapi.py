@@ -11,6 +11,7 @@ from chatassist.domain.errors import (
     ChatAssistError,
     Internal,
     LoginEnded,
+    ShuttingDown,
     StoreUnavailable,
     TokenExpired,
     TokenInvalid,
@@ -35,8 +36,8 @@ _MEANINGS = {
 def refusals(*kinds: type[ChatAssistError]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of an endpoint that may fail in these ways, and in those that every one may."""
     reasons: dict[int | str, list[str]] = {}
-    every: tuple[type[ChatAssistError], ...] = (*kinds, StoreUnavailable, Internal)
-    for kind in every:
+    every: tuple[type[ChatAssistError], ...] = (*kinds, StoreUnavailable, Internal, ShuttingDown)
+    for kind in dict.fromkeys(every):  # the frame says the last of these where the server waits no longer
         reasons.setdefault(status_of(kind), []).append(kind.slug)
     return {
         status: {

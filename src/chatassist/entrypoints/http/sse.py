@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chatassist.domain import errors
-from chatassist.domain.errors import ChatAssistError, Internal, StoreUnavailable
+from chatassist.domain.errors import ChatAssistError, Internal, ShuttingDown, StoreUnavailable
 from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thinking
 from chatassist.domain.services.replies import Events
 from chatassist.domain.turns import End, Status, Turn
@@ -60,6 +60,8 @@ class EventStream(Response):
                     body = b"".join(map(encoded, batch)) or _COMMENT
                     await send({"type": "http.response.body", "body": body, "more_body": True})
             last = b""
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            last = _broken(ShuttingDown())
         except ChatAssistError as error:
             last = _broken(error)
         except Exception:
