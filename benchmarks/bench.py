@@ -82,10 +82,10 @@ class Bench:
         return Load(plan)
 
     def cost(
-        self, server: Process, pace: Pace, *, connections: int, turns: int, door: str = BLOCKING
+        self, server: Process, pace: Pace, *, connections: int, turns: int, door: str = BLOCKING, arriving: float = 0.0
     ) -> tuple[float, Report]:
         """Return ms of the server's CPU per turn, and what the load saw."""
-        load = self.load(server, pace, connections=connections, turns=turns, door=door)
+        load = self.load(server, pace, connections=connections, turns=turns, door=door, arriving=arriving)
         before = server.cpu
         report = reported(load, server)
         return 1000 * (server.cpu - before) / report.turns, report

@@ -28,14 +28,17 @@ def turn(bench: Bench, servers: Servers, connections: int) -> Iterator[Figure]:
 
 
 def slow(bench: Bench, servers: Servers, connections: int, *, spread: bool = False) -> Iterator[Figure]:
-    """Measure turns whose vendor takes a second: all before the first word, or in 20 pieces spread over it."""
+    """Measure turns whose vendor takes a second: all before the first word, or in 20 pieces spread over it.
+
+    Those who send begin within a second of each other, so that what is measured is a steady flow and no stampede.
+    """
     scenario, pace = ("spread", Pace(20, 50, 50)) if spread else ("slow", Pace(20, 1000, 0))
-    turns, rounds = (4, 1) if bench.quick else (8, 2)
+    turns, rounds = (4, 1) if bench.quick else (16, 2)
     seen = rounds_of(SUBJECTS, ("turns/s", "p99", "CPU per turn"))
     for number in range(rounds):
         for subject in SUBJECTS:
             bench.tell(f"{scenario} vendor, {bench.database}: {subject}, round {number + 1} of {rounds}")
-            cpu, report = bench.cost(servers[subject], pace, connections=connections, turns=turns)
+            cpu, report = bench.cost(servers[subject], pace, connections=connections, turns=turns, arriving=1.0)
             seen["turns/s"][subject].append(report.rate)
             seen["p99"][subject].append(report.p99)
             seen["CPU per turn"][subject].append(cpu)

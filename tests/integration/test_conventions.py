@@ -45,6 +45,7 @@ async def test_an_unknown_path_is_404(quick_api: Api, path: str) -> None:
         ("GET", "/v1/chat/message", "POST"),
         ("PUT", "/v1/auth/logout", "POST"),
         ("PATCH", "/v1/auth/wechat-login", "POST"),
+        ("POST", "/v1/chat/message/0", "DELETE, GET"),
         ("POST", "/healthz", "GET"),
     ],
 )

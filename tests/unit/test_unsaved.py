@@ -18,6 +18,7 @@ from chatassist.domain.errors import (
 )
 from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.replies import Delta, Ended
+from chatassist.domain.replies import claims
 from chatassist.domain.replies.lease import VALID_SECONDS
 from chatassist.domain.turns import Draft, Feedback, Rating, Status, Turn
 from tests.unit.worlds import World, until
@@ -440,3 +441,18 @@ async def test_what_is_forgotten_in_the_middle_of_a_wish_is_not_found(
         await world.messages.regenerate(anna, turn.reply.id)
     with pytest.raises(MessageNotFound):
         await world.replies._stopper.erase(turn)
+
+
+async def test_a_session_that_never_rests_holds_its_youngest_turns(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "UNSAVED_TURNS", 3)
+    first = await ask(world, anna, key=KEY)
+    turns = [first, *[await ask(world, anna, session_id=first.message.session_id) for _ in range(4)]]
+
+    for turn in turns[:2]:
+        with pytest.raises(MessageNotFound):
+            await world.get(anna, turn.reply.id)
+    assert [await world.get(anna, turn.reply.id) for turn in turns[2:]] == turns[2:]
+    with pytest.raises(MessageNotFound):
+        await world.send(anna, "secret question", key=KEY)

@@ -7,7 +7,7 @@ new message take a shared lock on its session's row, which is the row that a cla
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
@@ -119,7 +119,7 @@ class MessageRow(Row, table=True):
     content: str = Field(sa_type=_CONTENT)
     created_at: datetime = Field(sa_type=UtcDateTime)
     attempt: int | None
-    seq: int | None
+    seq: int | None = Field(sa_type=BigInteger)  # a million for each attempt
     instance_id: str | None = Field(sa_type=_ID)
     client_key: str | None = Field(sa_type=String(64))
     requested_model: str | None = Field(sa_type=String(128))

@@ -11,6 +11,9 @@ from chatassist.domain.ports.persistence import Store, Taken, Transaction
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 
+UNSAVED_TURNS = 100
+"""How many turns an unsaved session holds: it is kept in one piece, in memory, for as long as it is used."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
@@ -95,6 +98,8 @@ class SendClaim(Claim):
         position, exchanges = await self._take_place(tx)
         turn = self._turn(position, instance_id)
         await tx.turns.add(turn)
+        if not self.saved and position > UNSAVED_TURNS:
+            await tx.turns.delete(self.session_id, position - UNSAVED_TURNS, self.now)
         return turn, exchanges
 
     async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Exchange]]:

@@ -33,7 +33,8 @@ class Gate:
     async def admit(self, user: User, draft: Draft) -> None:
         """Let a checked draft pass that is no repetition.
 
-        Raises ModelUnknown, SessionNotFound, TooManySends, ContentBlocked; only what could be accepted is counted.
+        Raises ModelUnknown, SessionNotFound, TooManySends, ContentBlocked. Whether a session exists is found out later:
+        what is refused for that is counted.
         """
         if draft.session_id is not None and not is_id(draft.session_id):
             raise SessionNotFound

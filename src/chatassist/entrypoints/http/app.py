@@ -45,10 +45,11 @@ def create_app(
     )
     app.state.reply_wait = http.reply_wait
     app.state.audio_bytes = audio_bytes
-    for router in (auth.router, user.router, chat.router, ai.router):
+    versioned = (auth.router, user.router, chat.router, ai.router)
+    for router in versioned:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
-    envelope.install(app)
+    envelope.install(app, [route for router in (*versioned, health.router) for route in router.routes])
     openapi.publish(app)
     caps = {f"/v1{ai.SPEECH_TO_TEXT}": audio_bytes + ai.FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=body_bytes, larger=caps)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
 
 from chatassist.domain import errors
 from chatassist.domain.errors import ChatAssistError, InvalidInput, NotFound
@@ -206,8 +207,9 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error that the framework or a service raises answer in the envelope."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make every error that the framework or a service raises answer in the envelope. `routes`: all below `/v1`."""
+    app.state.endpoints = [route for route in routes if isinstance(route, Route)]
     app.add_exception_handler(ChatAssistError, _chatassist_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -232,7 +234,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as registered
     kinds = {404: PathNotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
     known = kinds.get(error.status_code, JsonInvalid)  # 400 is "There was an error parsing the body"
-    return refuse(known(), request_id(request), error.headers)
+    headers = {**(error.headers or {}), **({"Allow": _allowed(request)} if known is MethodNotAllowed else {})}
+    return refuse(known(), request_id(request), headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of a path: of several endpoints there, the framework names those of the first alone."""
+    path, endpoints = request.url.path.removeprefix("/v1"), request.app.state.endpoints
+    return ", ".join(sorted({each for one in endpoints if one.path_regex.match(path) for each in one.methods or ()}))
 
 
 def _advice(code: int, retry_after: float | None) -> Mapping[str, str]:

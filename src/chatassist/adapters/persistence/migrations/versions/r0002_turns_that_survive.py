@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 COLUMNS = (
-    sa.Column("seq", sa.Integer()),
+    sa.Column("seq", sa.BigInteger()),
     sa.Column("thinking", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")),
     sa.Column("rating", sa.String(8)),
     sa.Column("comment", sa.String(500)),
@@ -21,7 +21,7 @@ def upgrade() -> None:
     """Add the columns: on MySQL in one statement, so that there is no half of it to be left behind."""
     if op.get_context().dialect.name == "mysql":
         op.execute(
-            "ALTER TABLE messages ADD COLUMN seq INTEGER, ADD COLUMN thinking MEDIUMTEXT,"
+            "ALTER TABLE messages ADD COLUMN seq BIGINT, ADD COLUMN thinking MEDIUMTEXT,"
             " ADD COLUMN rating VARCHAR(8), ADD COLUMN comment VARCHAR(500)"
         )
     else:
