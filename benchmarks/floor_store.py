@@ -127,8 +127,13 @@ class MariaDbStore(FloorStore):
         return rows[0] if rows else None
 
     async def finish(self, values: Sequence[Any]) -> bool:
-        """Update the row; a single statement needs no BEGIN."""
-        _, found = await self._run(FINISH, values)
+        """Update the row; a single statement needs no BEGIN, and is repeated after a deadlock (1213) of indexes."""
+        try:
+            _, found = await self._run(FINISH, values)
+        except asyncmy.errors.OperationalError as error:
+            if error.args[0] != 1213:
+                raise
+            _, found = await self._run(FINISH, values)
         return found > 0
 
     async def claim(self, ask: Ask) -> Rows:
@@ -152,10 +157,12 @@ class MariaDbStore(FloorStore):
     async def _run(self, statement: str, values: Sequence[Any]) -> tuple[Rows, int]:
         async with self._free:
             connection = self._idle.pop()
-            cursor = connection.cursor()
-            count = await cursor.execute(_for_mysql(statement), values)
-            rows: Rows = await cursor.fetchall()
-            self._idle.append(connection)
+            try:
+                cursor = connection.cursor()
+                count = await cursor.execute(_for_mysql(statement), values)
+                rows: Rows = await cursor.fetchall()
+            finally:
+                self._idle.append(connection)
         return rows, count
 
 
