@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from chatassist.entrypoints.cli import app
 from chatassist.entrypoints.reference import sections
-from chatassist.settings import variables
+from chatassist.settings.names import variables
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from chatassist.settings import PREFIX, SQLITE_DEFAULT, Settings, unknown_variables, variables
+from chatassist.settings import PREFIX, SQLITE_DEFAULT, Settings
+from chatassist.settings.names import unknown_variables, variables
 
 STRONG = "k3Yq9ZrT5vXw1LmNpB7dFhJcA2sGuE8o"
 

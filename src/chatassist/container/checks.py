@@ -12,7 +12,8 @@ from chatassist.adapters.redis_health import look_at_redis
 from chatassist.container.wiring import TOKEN_SECRET_FILE, Container, check_token_secrets, close, redis_of, url_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber
 from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured, LlmOverloaded
-from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings, unknown_variables
+from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings
+from chatassist.settings.names import unknown_variables
 
 Looks = AsyncIterator[tuple[Verdict, str]]
 

@@ -16,7 +16,8 @@ from chatassist.domain.diagnosis import Finding, Verdict
 from chatassist.domain.errors import ChatAssistError
 from chatassist.entrypoints import logs
 from chatassist.entrypoints.reference import as_markdown, as_text
-from chatassist.settings import PREFIX, AsrEngine, Settings, unknown_variables
+from chatassist.settings import PREFIX, AsrEngine, Settings
+from chatassist.settings.names import unknown_variables
 
 log = logging.getLogger(__name__)
 
