@@ -4,15 +4,12 @@ Rules that need several settings at once stand at the end; each says in one sent
 """
 
 import ipaddress
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chatassist.settings.kinds import Count, HeaderSecret, Listed, RedisAddress, Seconds, Section, WebAddress, Word
