@@ -78,9 +78,13 @@ def _is_good(row: FromClause) -> ColumnElement[bool]:
 
 
 def _youngest(turns: Select[Any]) -> Select[Any]:
-    """Walk the unique index (session, position, version) from its end."""
+    """Walk the unique index (session, position, version) from its end.
+
+    Replies first: MySQL 9 would begin with the questions, and then sort the whole session.
+    """
     return (
-        turns.where(_REPLY.c.session_id == bindparam("session_id"))
+        turns.prefix_with("STRAIGHT_JOIN", dialect="mysql")
+        .where(_REPLY.c.session_id == bindparam("session_id"))
         .order_by(_REPLY.c.position.desc(), _REPLY.c.version.desc())
         .limit(bindparam("limit", type_=SESSIONS.c.turns.type))
     )
