@@ -1,16 +1,18 @@
 """What a turn costs the database: how many statements, and what they have to look at."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, RowMapping
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 
+from chatassist.adapters.persistence import prepared
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Status
 from tests.builders import NOW, a_login, a_save, a_session, a_turn, a_user, a_version, an_end, new_id
 from tests.fixtures.service import Serve, settings_for
-from tests.integration.storing import opened
+from tests.integration.storing import connected, opened
 
 
 async def a_crowd(tx: Transaction) -> None:
@@ -67,24 +69,45 @@ async def test_the_statements_of_a_turn_use_indexes_and_sort_nothing(
     mysql: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[tuple[str, Any]] = []
-    execute = AsyncAdapt_dbapi_cursor.execute
 
-    def noted(cursor: AsyncAdapt_dbapi_cursor, statement: str, values: Any = None) -> Any:
+    def note(statement: str, values: Any) -> None:
         if statement.startswith(("SELECT", "UPDATE", "DELETE")):
             said.append((statement, values))
-        return execute(cursor, statement, values)
 
     async with opened(mysql, pool_size=1) as store:
         await store.write(a_crowd)
-        with monkeypatch.context() as noting:  # at the driver's door, which every statement passes
-            noting.setattr(AsyncAdapt_dbapi_cursor, "execute", noted)
+        with monkeypatch.context() as noting:
+            _listen(noting, note)
             await store.write(everything_of_a_turn)
         assert len(said) == OF_A_TURN
-        async with store._engine.connect() as db:
+        async with connected(mysql) as db:
             await db.exec_driver_sql("ANALYZE TABLE users, logins, sessions, messages")
             for statement, values in said:
                 plan = (await db.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", values)).mappings().all()
                 assert all(_is_by_index(step) for step in plan), (statement, plan)
+
+
+def _listen(noting: pytest.MonkeyPatch, note: Callable[[str, Any], None]) -> None:
+    """Note at the two doors to the driver, SQLAlchemy's and ours, of which every statement passes one."""
+    execute, through = AsyncAdapt_dbapi_cursor.execute, prepared._through
+
+    def noted(cursor: AsyncAdapt_dbapi_cursor, statement: str, values: Any = None) -> Any:
+        note(statement, values)
+        return execute(cursor, statement, values)
+
+    class Noting:
+        def __init__(self, cursor: Any) -> None:
+            self._cursor = cursor
+
+        async def execute(self, statement: str, *values: Any) -> None:
+            note(statement, *values or (None,))
+            await self._cursor.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._cursor, name)
+
+    noting.setattr(AsyncAdapt_dbapi_cursor, "execute", noted)
+    noting.setattr(prepared, "_through", lambda db, ask: through(db, lambda cursor: ask(Noting(cursor))))
 
 
 def _is_by_index(step: RowMapping) -> bool:
@@ -99,14 +122,13 @@ def _is_by_index(step: RowMapping) -> bool:
 async def test_a_turn_is_stored_by_one_statement(mysql: URL) -> None:
     async with opened(mysql, pool_size=1) as store:
 
-        async def inserts() -> int:
-            async with store._engine.connect() as db:
-                counted = await db.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_insert'")
-                return int(counted.mappings().one()["Value"])
+        async def inserts(tx: Any) -> int:
+            counted = await tx.turns._db.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_insert'")
+            return int(counted.mappings().one()["Value"])
 
-        before = await inserts()
+        before = await store.read(inserts)
         await store.write(lambda tx: tx.turns.add(a_turn(a_session(a_user()), key=new_id())))
-        assert await inserts() == before + 1
+        assert await store.read(inserts) == before + 1
 
 
 async def test_a_turn_takes_seven_round_trips(mysql: URL, serve: Serve) -> None:
@@ -114,7 +136,7 @@ async def test_a_turn_takes_seven_round_trips(mysql: URL, serve: Serve) -> None:
     api = await serve(settings_for(mysql))
     person = await api.login()
     session = (await person.says("first"))["sessionId"]
-    async with opened(mysql, pool_size=1) as store, store._engine.connect() as db:
+    async with connected(mysql) as db:
 
         async def questions() -> int:
             counted = await db.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Questions'")
