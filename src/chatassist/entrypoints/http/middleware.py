@@ -84,6 +84,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         body = _Body(scope, receive, self._larger.get(scope["path"], self._max_bytes))
+        if not body.is_coming:  # and will not be: it is declared, and short
+            return await self._app(scope, body.receive, send)
 
         async def patient(message: Message) -> None:
             if message["type"] == "http.response.start" and body.is_coming:
