@@ -163,13 +163,16 @@ class StrictJsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Any:
-            return await handler(_StrictRequest(request.scope, request.receive))
+            return await handler(StrictRequest(request.scope, request.receive))
 
         return strict
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
+    """A request whose JSON is JSON."""
+
     async def json(self) -> Any:
+        """Return what the body says. Raises JSONDecodeError."""
         body = await self.body()
         try:
             return json.loads(body.decode(), parse_constant=_no_constant)  # bytes may be UTF-16 to it
