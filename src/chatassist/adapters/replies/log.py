@@ -30,13 +30,13 @@ class Log:
         """Append an event; who waits is not woken yet."""
         self.last += 1
         self.events.append(Numbered(self.last, event))
-        match event:
-            case Delta(text) if self.whole:
-                self.text.append(text)
-            case Replace(content):
-                self.text, self.whole = [content], True
-            case Ended():
-                self.ended = True
+        if isinstance(event, Delta):
+            if self.whole:
+                self.text.append(event.text)
+        elif isinstance(event, Replace):
+            self.text, self.whole = [event.content], True
+        elif isinstance(event, Ended):
+            self.ended = True
 
     def since(self, after: int) -> Sequence[Numbered] | None:
         """Return what came after `after`; None when nothing will come any more, or what came is not known."""

@@ -5,8 +5,8 @@ import ipaddress
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -39,7 +39,7 @@ class Frame:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request_id = _given_id(scope) or uuid.uuid4().hex
+        request_id = _given_id(scope) or secrets.token_hex(16)
         scope["state"]["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
