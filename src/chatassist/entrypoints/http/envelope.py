@@ -1,6 +1,5 @@
 """What every answer looks like, and the one table from errors to statuses and from reasons to Chinese sentences."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -189,17 +188,6 @@ def refuse(
 def answer(body: BaseModel) -> Response:
     """Return a 200 in bytes: what we built ourselves need not be validated and walked through once more."""
     return Response(body.model_dump_json(by_alias=True), media_type="application/json")
-
-
-def conditional(request: Request, body: BaseModel) -> Response:
-    """Return a 200 with an ETag of its bytes, or the 304 that the client's `If-None-Match` earns."""
-    content = body.model_dump_json(by_alias=True).encode()
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    held = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
-    if tag in held or "*" in held:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="application/json")
 
 
 def request_id(request: Request) -> str:
