@@ -99,5 +99,5 @@ def _transaction(loaded: Loaded) -> Transaction:
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
-        archive=MemoryArchive(loaded.tables),
+        archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )
