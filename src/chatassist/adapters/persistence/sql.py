@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
+from chatassist.adapters.persistence.engine import close_engine
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
@@ -62,10 +63,10 @@ class SqlStore(Store):
         await self._bounded(self._connections, look, None)
 
     async def aclose(self) -> None:
-        """Let the running units end, but not for long, then close every connection."""
+        """Let the running units end, but not for long, then close every connection, a late one's when it ends."""
         if self._units:
             await asyncio.wait(self._units, timeout=_SECONDS_TO_CLOSE)
-        await self._engine.dispose()
+        await close_engine(self._engine)
 
     async def _shielded(self, running: Coroutine[Any, Any, T]) -> T:
         unit = asyncio.create_task(running)
