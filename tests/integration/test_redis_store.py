@@ -14,7 +14,8 @@ from chatassist.adapters.redis import RedisLink
 from chatassist.adapters.seal import Seal
 from chatassist.domain.errors import CommitUnknown, MessageNotFound, SessionNotFound, StoreUnavailable
 from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import Taken, Transaction, Version
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Transaction, Version
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, Feedback, Rating, Saved, Status, Turn
 from tests.builders import NOW, a_session, a_turn, a_user, an_end
 from tests.fixtures.redis import HASTY, RedisServer
@@ -198,7 +199,7 @@ async def test_everything_lives_for_half_an_hour_after_the_last_turn(
     for change, renews in (
         (lambda tx: tx.replies.save([Saved(reply_id=turn.reply.id, attempt=0, seq=1, content="so far")]), False),
         (lambda tx: tx.replies.rate(turn.reply.id, Feedback(rating=Rating.LIKE)), False),
-        (lambda tx: tx.sessions.touch(session.id, session.user_id, None, turns=0), False),
+        (lambda tx: tx.sessions.hold(session.id, session.user_id), False),
         (lambda tx: tx.replies.finish(turn.reply.id, 0, an_end()), True),
         (lambda tx: tx.sessions.touch(session.id, session.user_id, later), True),
         (lambda tx: tx.turns.delete(session.id, 1, NOW), False),

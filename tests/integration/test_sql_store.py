@@ -22,7 +22,8 @@ from chatassist.adapters.persistence.migrate import migrate
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.model import User
-from chatassist.domain.ports.persistence import Taken, Transaction
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Transaction
 from tests.builders import NOW, a_session, a_turn, a_user, new_id
 from tests.fixtures.databases import MYSQL_DRIVERS, new_database
 from tests.fixtures.mariadb import PASSWORD, MariaDbServer
@@ -46,12 +47,13 @@ async def get(store: SqlStore, user: User) -> User | None:
 
 
 async def test_a_deadlock_is_repeated_until_both_units_are_whole(mysql: URL) -> None:
-    user = a_user()
-    first, second = a_session(user), a_session(user)
+    users = [a_user(), a_user()]
+    first, second = map(a_session, users)
     runs = 0
 
     async with opened(mysql) as store:
-        for session in (first, second):
+        for user, session in zip(users, (first, second), strict=True):
+            await store.write(lambda tx, user=user: tx.users.add(user))  # type: ignore[misc]
             await store.write(lambda tx, session=session: tx.sessions.add(session))  # type: ignore[misc]
         holding = [asyncio.Event(), asyncio.Event()]
 
@@ -59,15 +61,15 @@ async def test_a_deadlock_is_repeated_until_both_units_are_whole(mysql: URL) -> 
             nonlocal runs
             runs += 1
             order = (first, second) if mine == 0 else (second, first)
-            await tx.sessions.touch(order[0].id, user.id, NOW)
+            await tx.sessions.touch(order[0].id, order[0].user_id, NOW)
             holding[mine].set()
             await holding[1 - mine].wait()
-            await tx.sessions.touch(order[1].id, user.id, NOW)
+            await tx.sessions.touch(order[1].id, order[1].user_id, NOW)
 
         await asyncio.gather(*(store.write(lambda tx, mine=mine: touch_both(tx, mine)) for mine in (0, 1)))  # type: ignore[misc]
         assert runs == 3
         for session in (first, second):
-            assert (await store.read(lambda tx, one=session.id: tx.sessions.get(one, user.id))).turns == 2  # type: ignore[misc]
+            assert (await store.read(lambda tx, one=session: tx.sessions.get(one.id, one.user_id))).turns == 2  # type: ignore[misc]
 
 
 async def test_a_position_used_twice_is_a_defect_and_not_a_key_that_is_taken(mysql: URL) -> None:
@@ -109,6 +111,7 @@ async def test_sqlite_waits_for_a_writer_in_another_process(sqlite_url: URL) -> 
 async def test_a_unit_that_gets_no_connection_in_time_says_so_and_leaves_the_others_alone(mysql: URL) -> None:
     async with opened(mysql, pool_size=1, patience=0.3) as store, opened(mysql) as other:
         session = a_session(user := a_user())
+        await store.write(lambda tx: tx.users.add(user))
         await store.write(lambda tx: tx.sessions.add(session))
         entered, go_on = asyncio.Event(), asyncio.Event()
 

@@ -10,7 +10,8 @@ import pytest
 
 from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import Preferences, Session, User
-from chatassist.domain.ports.persistence import Taken, Transaction
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Turn
 from tests.builders import NOW, a_login, a_session, a_turn, a_user, new_id
 from tests.fixtures.databases import AnyStore, in_redis_too
@@ -127,7 +128,7 @@ async def test_a_user_is_found_by_openid_and_id_and_every_change_of_it_is_kept(s
         store, user := a_user(nickname="小明👨‍👩‍👧", avatar="https://a/1", preferences=Preferences(auto_read=True))
     )
     assert await store.read(lambda tx: tx.users.find(user.openid)) == user
-    changed = replace(user, nickname="", avatar="https://a/2", blocked=True)
+    changed = replace(user, nickname="", avatar="https://a/2", blocked=True, revision=2)
     for _ in range(2):  # the second time nothing changes
         await store.write(lambda tx: tx.users.save_profile(changed))
         await store.write(lambda tx: tx.users.set_blocked(user.id, blocked=True))
@@ -147,7 +148,7 @@ async def test_saving_a_profile_changes_nothing_else(store: AnyStore) -> None:
     await keep(store, user := a_user(blocked=True, preferences=Preferences(auto_read=True)))
     believed = replace(user, openid="another", nickname="n", blocked=False, preferences=Preferences())
     await store.write(lambda tx: tx.users.save_profile(believed))
-    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n")
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
 
 
 async def test_a_login_comes_with_its_user_until_it_is_ended(store: AnyStore) -> None:
@@ -226,7 +227,7 @@ async def test_a_change_of_its_own_is_kept_whoever_waits_for_it(store: AnyStore)
     await asyncio.wait({caller})
     await store.write(lambda tx: tx.users.save_profile(user))  # on SQLite and in memory, its turn comes after
     await store.aclose()
-    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == user
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, revision=1)
 
 
 async def test_a_change_that_raises_changes_nothing(store: AnyStore) -> None:

@@ -1,6 +1,7 @@
 """What every store promises about the versions of a reply, what a session's window shows of them, and deleted turns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import Taken, Version
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Version
 from chatassist.domain.turns import Exchange, Feedback, FinishReason, Rating, Status, Turn, Usage
 from tests.builders import NOW, a_save, a_turn, a_version, an_end, new_id
 from tests.fixtures.databases import AnyStore, in_redis_too
@@ -177,12 +179,15 @@ async def test_the_last_position_is_that_of_the_youngest_turn_that_is_left(store
 async def test_a_session_can_be_held_without_being_used(store: AnyStore) -> None:
     session = await a_kept_session(store)
     later = NOW + timedelta(seconds=1)
-    for at, turns in ((None, 0), (None, 2), (later, 0)):
-        await store.write(lambda tx, at=at, n=turns: tx.sessions.touch(session.id, session.user_id, at, turns=n))  # type: ignore[misc]
-        seen = await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))
-        assert (seen.turns, seen.updated_at) == (2 if at or turns else 0, at or session.updated_at)
-    with pytest.raises(SessionNotFound):
-        await store.write(lambda tx: tx.sessions.touch(new_id(), session.user_id, None, turns=0))
+    await store.write(lambda tx: tx.sessions.hold(session.id, session.user_id))
+    held = await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))
+    assert held == replace(session, revision=session.revision + 1)
+    await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, later, turns=0))
+    used = await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))
+    assert used == held.began(later, turns=0, preview=None)
+    for user_id, session_id in ((session.user_id, new_id()), (new_id(), session.id)):
+        with pytest.raises(SessionNotFound):
+            await store.write(lambda tx, s=session_id, u=user_id: tx.sessions.hold(s, u))  # type: ignore[misc]
 
 
 # --- Deleting -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chatassist.domain.errors import ChatAssistError, Internal, LlmOverloaded, TooManySends, leaves
-from chatassist.domain.ports.persistence import Taken
+from chatassist.domain.ports.people import Taken
 from chatassist.domain.turns import End
 from chatassist.entrypoints.http.envelope import SENTENCES, STATUS, InvalidRequest, TurnFailed, refuse, status_of
 from tests.builders import NOW, a_session, a_turn, a_user

@@ -15,7 +15,7 @@ from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Turn
-from tests.builders import a_session, a_turn, a_user
+from tests.builders import NOW, a_session, a_turn, a_user
 from tests.unit.worlds import HandClock
 
 # --- A unit of work writes to a mapping over the kept one -----------------------------------------------------------
@@ -57,7 +57,7 @@ async def test_a_unit_that_fails_changes_nothing_and_no_reader_sees_one_half_don
 
     async def work(tx: Transaction) -> None:
         await tx.sessions.add(new)
-        await tx.sessions.touch(kept.id, user.id, None, turns=5)
+        await tx.sessions.touch(kept.id, user.id, NOW, turns=5)
         await tx.users.add(user)
         under_way.set()
         await fail.wait()
@@ -100,8 +100,11 @@ class Forgetful:
         return turn
 
     async def touches(self, turn: Turn, *, uses: bool = True) -> None:
-        at = self.clock() if uses else None
-        await self.store.write(lambda tx: tx.sessions.touch(turn.message.session_id, self.user.id, at))
+        session_id, user_id = turn.message.session_id, self.user.id
+        if uses:
+            await self.store.write(lambda tx: tx.sessions.touch(session_id, user_id, self.clock()))
+        else:
+            await self.store.write(lambda tx: tx.sessions.hold(session_id, user_id))
 
     async def knows(self, turn: Turn) -> bool:
         async def look(tx: Transaction) -> tuple[Turn | None, Session | None, int]:

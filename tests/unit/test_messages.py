@@ -33,7 +33,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.turns import Draft, FinishReason, Status, Turn
 from tests.builders import new_id
-from tests.unit.worlds import REFUSAL, Fault, World, until
+from tests.unit.worlds import METERING, REFUSAL, Fault, World, until
 
 KEY = "key-1"
 UNKNOWN = "01a20fcf0a6d708ea69a3a6bc76002ce"
@@ -583,7 +583,7 @@ async def test_a_send_over_the_limit_attaches_to_what_another_instance_accepted_
             world.engine,
             world.follower,
             gate=Gate(FullSinceThen(), world.moderator, MessageRules()),
-            claims=Claims(world.stores, Runtime(world.clock, world.ids), PromptRules()),
+            claims=Claims(world.stores, Runtime(world.clock, world.ids), rules=PromptRules(), metering=METERING),
         )
         assert (await service.send(anna, Draft(text="a question", key="same"))).replayed
         with pytest.raises(TooManySends):

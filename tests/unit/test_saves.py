@@ -339,7 +339,7 @@ async def test_a_restart_in_doubt_is_not_taken_for_that_of_another_process(
 ) -> None:
     world.vendor.script = plays(LlmUnavailable())
     failed = await world.ask(anna, key=KEY)
-    claim = await world.messages._claims.restart(failed)
+    claim = await world.messages._claims.restart(anna, failed)
     assert await claim.find(await world.lease.ensure()) is None
     elsewhere.vendor.script = plays("anew", asyncio.Event())
     await elsewhere.send(anna, key=KEY)

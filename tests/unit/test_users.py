@@ -20,7 +20,8 @@ from chatassist.domain.errors import (
 )
 from chatassist.domain.model import WECHAT_PLACEHOLDER, Preferences, Profile, User
 from chatassist.domain.ports.limits import Rule
-from chatassist.domain.ports.persistence import Taken, Transaction
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.services.users import SignedIn
 from tests.builders import NOW, a_login, new_id
 from tests.unit.worlds import TOKEN_LIFETIME, TOKEN_SECRET, Fault, FaultyStore, World
@@ -89,7 +90,7 @@ async def test_a_login_wears_what_is_usable_of_its_profile_and_never_fails_for_t
 
     user = (await login(world, nickname="安" * 40, avatar=f"{AVATAR}?2")).user
     assert (user.nickname, user.avatar) == ("安" * 32, f"{AVATAR}?2")
-    assert await user_of(world, "dev:anna") == user
+    assert await user_of(world, "dev:anna") == replace(user, revision=user.revision + 1)
 
 
 async def test_a_login_changes_nothing_but_name_and_avatar(world: World) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.sniff import recognise
@@ -43,6 +44,7 @@ from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.turns import Draft, Turn
 from chatassist.domain.upkeep import Upkeep
+from chatassist.domain.usage import Calendar, Metering
 from tests.builders import NOW
 
 T = TypeVar("T")
@@ -84,6 +86,9 @@ class CountingIds:
     def __call__(self) -> str:
         self.made.append(f"{len(self.made) + 1:032x}")
         return self.made[-1]
+
+
+METERING = Metering(lambda openid: f"pseudonym of {openid}", Calendar(ZoneInfo("Asia/Shanghai")))
 
 
 class Fault(Enum):
@@ -284,7 +289,7 @@ class World:
         )
         self.follower = Follower(self.stores, self.feed, self.lease, self.ends, look_again=0.001)
         self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
-        claims = Claims(self.stores, runtime, prompt or PromptRules())
+        claims = Claims(self.stores, runtime, rules=prompt or PromptRules(), metering=METERING)
         self.messages = MessageService(
             self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=0.1
         )

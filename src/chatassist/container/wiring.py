@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
+from zoneinfo import ZoneInfo
 
 import httpx2
 import uuid_utils
@@ -19,6 +20,7 @@ from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
+from chatassist.adapters.identity.pseudonym import pseudonyms
 from chatassist.adapters.identity.token_secret import check_secret, load_or_create_secret
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
@@ -57,6 +59,7 @@ from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
+from chatassist.domain.usage import Calendar, Metering
 from chatassist.settings import AsrEngine, LlmVendor, Settings
 
 TOKEN_SECRET_FILE = Path("var/token-secret")
@@ -161,6 +164,10 @@ def _seal(settings: Settings) -> Seal:
     return Seal([secret for secret in secrets if secret])
 
 
+def _metering(settings: Settings) -> Metering:
+    return Metering(pseudonyms(_token_secret(settings)), Calendar(ZoneInfo(settings.limits.day_zone)))
+
+
 def _feed(settings: Settings, redis: Sequence[RedisLink]) -> ReplyFeed:
     memory = MemoryReplyFeed()
     return RedisReplyFeed(memory, redis[0], _seal(settings)) if redis else memory
@@ -236,7 +243,9 @@ class Container(containers.DeclarativeContainer):
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
     gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
-    claims = providers.Singleton(Claims, stores, runtime, providers.Callable(_prompt_rules, settings))
+    metering = providers.Singleton(_metering, settings)
+    prompt_rules = providers.Callable(_prompt_rules, settings)
+    claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     sessions = providers.Singleton(SessionService, store)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)

@@ -55,6 +55,8 @@ class User:
     preferences: Preferences = field(default_factory=Preferences)
     blocked: bool = False
     created_at: datetime
+    revision: int = 0
+    """Raised by every write that shows in what is answered about the user or his list of sessions."""
 
     def wearing(self, profile: Profile) -> "User":
         """Return the user with what is usable of `profile`; a real name or avatar is never lost to a placeholder."""
@@ -77,9 +79,21 @@ class Login:
     expires_at: datetime
 
 
+class TitleSource(StrEnum):
+    """Who named a session; the user's word is last."""
+
+    QUESTION = "question"
+    MODEL = "model"
+    USER = "user"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A chat session. `turns` counts what was ever accepted in it and so gives the next position.
+
+    `messages`: how many its history shows. `running`: replies being made; `spoken`: whether any ever came out well.
+    `revision` is raised by every write that shows in what is answered about the session. One with a `deletion_id` is
+    gone for everybody, but can be restored for a while.
 
     One that is not `saved` lives in the store that forgets; it may continue the saved session `origin_id`, as that was
     after `origin_turns` turns.
@@ -90,6 +104,15 @@ class Session:
     turns: int = 0
     created_at: datetime
     updated_at: datetime
+    title: str = ""
+    title_source: TitleSource = TitleSource.QUESTION
+    preview: str = ""
+    pinned: bool = False
+    messages: int = 0
+    running: int = 0
+    spoken: bool = False
+    revision: int = 0
+    deletion_id: str | None = None
     saved: bool = True
     origin_id: str | None = None
     origin_turns: int = 0
@@ -97,6 +120,35 @@ class Session:
     def continuing(self, origin: "Session") -> "Session":
         """Return this one as an unsaved session that goes on from a saved one."""
         return replace(self, saved=False, origin_id=origin.id, origin_turns=origin.turns)
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """By what a list of sessions is in order; None for one that is in no list, since nothing ever came of it."""
+        return self.updated_at if self.deletion_id is None and (self.spoken or self.running > 0) else None
+
+    def began(self, at: datetime, *, turns: int, preview: str | None) -> "Session":
+        """Return the session as one more reply begins, with so many new turns."""
+        return replace(
+            self.revised(),
+            turns=self.turns + turns,
+            updated_at=at,
+            messages=self.messages + 2 * turns,
+            running=self.running + 1,
+            preview=self.preview if preview is None else preview,
+        )
+
+    def ended(self, *, good: bool, preview: str) -> "Session":
+        """Return the session as one of its replies has ended; `preview`, if not empty, is what a list shows now."""
+        return replace(
+            self.revised(),
+            running=self.running - 1,
+            spoken=self.spoken or good,
+            preview=(good and preview) or self.preview,
+        )
+
+    def revised(self) -> "Session":
+        """Return the session after something about it changed."""
+        return replace(self, revision=self.revision + 1)
 
 
 class Role(StrEnum):

@@ -12,7 +12,17 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chatassist.settings.kinds import Count, HeaderSecret, Listed, RedisAddress, Seconds, Section, WebAddress, Word
+from chatassist.settings.kinds import (
+    Count,
+    HeaderSecret,
+    Listed,
+    RedisAddress,
+    Seconds,
+    Section,
+    WebAddress,
+    Word,
+    ZoneName,
+)
 
 PREFIX = "CHATASSIST_"
 SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
@@ -174,6 +184,9 @@ class LimitSettings(Section):
     logins_per_minute: Count = Field(default=120, description="logins from one address; loopback peers are not counted")
     speech_per_minute: Count = Field(default=20, description="recordings of one user")
     reads_per_minute: Count = Field(default=300, description="other requests of one user")
+    day_zone: ZoneName = Field(
+        default="Asia/Shanghai", description="where a day begins and ends that use is counted by"
+    )
 
 
 class Settings(BaseSettings):

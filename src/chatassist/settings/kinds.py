@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -44,11 +45,20 @@ def _header_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be the name of a time zone such as Asia/Shanghai") from None
+    return name
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 RedisAddress = Annotated[SecretStr, AfterValidator(_redis_address)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
 Listed = Annotated[tuple[str, ...], NoDecode]
 """Several values in one variable, separated by commas."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chatassist.adapters.persistence.tables import LOGINS, QUESTION_VERSION, SESSIONS
-from chatassist.domain.model import Login, Preferences, Session, User
+from chatassist.domain.model import Login, Preferences, Session, TitleSource, User
 from chatassist.domain.turns import Feedback, FinishReason, Message, Rating, Reply, Status, Turn, Usage
 
 # A turn is read as its question's first columns and then all of its reply's.
@@ -18,7 +18,7 @@ REPLY_COLUMNS = (
 
 def as_user(columns: Sequence[Any]) -> User:
     """Make a user of the columns of `users`, in their order."""
-    user_id, openid, nickname, avatar, is_dark_mode, auto_read, save_history, blocked, created_at = columns
+    user_id, openid, nickname, avatar, is_dark_mode, auto_read, save_history, blocked, created_at, revision = columns
     return User(
         id=user_id,
         openid=openid,
@@ -27,6 +27,7 @@ def as_user(columns: Sequence[Any]) -> User:
         preferences=Preferences(is_dark_mode=is_dark_mode, auto_read=auto_read, save_history=save_history),
         blocked=blocked,
         created_at=created_at,
+        revision=revision,
     )
 
 
@@ -43,6 +44,7 @@ def user_values(user: User) -> dict[str, Any]:
         "save_history": kept.save_history,
         "blocked": user.blocked,
         "created_at": user.created_at,
+        "revision": user.revision,
     }
 
 
@@ -59,8 +61,10 @@ def login_values(login: Login) -> dict[str, Any]:
 
 def as_session(columns: Sequence[Any]) -> Session:
     """Make a chat session of the columns of `sessions`, in their order."""
-    session_id, user_id, turns, created_at, updated_at = columns
-    return Session(id=session_id, user_id=user_id, turns=turns, created_at=created_at, updated_at=updated_at)
+    known = dict(zip(SESSIONS.c.keys(), columns, strict=True))
+    del known["listed_at"]  # follows from the others
+    known["title_source"] = TitleSource(known["title_source"])
+    return Session(**known)
 
 
 def session_values(session: Session) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """The store of one process without a database: dictionaries, with the same promises as the SQL one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from chatassist.adapters.persistence.memory_chats import PURGED_AT_ONCE, MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_tables import Tables
-from chatassist.domain.model import Login, User
-from chatassist.domain.ports.persistence import Instances, Logins, Store, Taken, Transaction, Users
+from chatassist.domain.ports.persistence import Instances, Store, Transaction
 
 T = TypeVar("T")
 Work = Callable[[Transaction], Awaitable[T]]
@@ -57,73 +56,6 @@ class MemoryStore(Store):
         await asyncio.gather(*self._units, return_exceptions=True)
 
 
-class MemoryUsers(Users):
-    """`Users` in a dictionary."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def find(self, openid: str) -> User | None:
-        """Return the user of an openid."""
-        return self._tables.users.get(self._tables.openids.get(openid, ""))
-
-    async def find_by_id(self, user_id: str) -> User | None:
-        """Return the user of an id."""
-        return self._tables.users.get(user_id)
-
-    async def add(self, user: User) -> None:
-        """Store a new user."""
-        if user.openid in self._tables.openids:
-            raise Taken("the openid has a user")
-        self._tables.openids[user.openid] = user.id
-        self._tables.users[user.id] = user
-
-    async def save_profile(self, user: User) -> None:
-        """Store nickname and avatar."""
-        if known := self._tables.users.get(user.id):
-            self._tables.users[user.id] = replace(known, nickname=user.nickname, avatar=user.avatar)
-
-    async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
-        """Store whether the user is blocked."""
-        if known := self._tables.users.get(user_id):
-            self._tables.users[user_id] = replace(known, blocked=blocked)
-
-
-class MemoryLogins(Logins):
-    """`Logins` in a dictionary."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    async def find(self, login_id: str) -> tuple[Login, User] | None:
-        """Return the login with its user."""
-        login = self._tables.logins.get(login_id)
-        user = login and self._tables.users.get(login.user_id)
-        return (login, user) if login and user else None
-
-    async def add(self, login: Login) -> None:
-        """Store a new login."""
-        self._tables.logins[login.id] = login
-
-    async def end(self, login_id: str) -> None:
-        """End one login."""
-        self._tables.logins.pop(login_id, None)
-
-    async def end_all(self, user_id: str) -> None:
-        """End every login of a user."""
-        self._drop([login for login in self._tables.logins.values() if login.user_id == user_id])
-
-    async def purge(self, before: datetime) -> int:
-        """Drop expired logins."""
-        expired = [login for login in self._tables.logins.values() if login.expires_at < before]
-        self._drop(expired[:PURGED_AT_ONCE])
-        return min(len(expired), PURGED_AT_ONCE)
-
-    def _drop(self, logins: Sequence[Login]) -> None:
-        for login in logins:
-            del self._tables.logins[login.id]
-
-
 class MemoryInstances(Instances):
     """`Instances` in a dictionary."""
 
@@ -156,6 +88,7 @@ def transaction_on(tables: Tables) -> Transaction:
     return Transaction(
         users=MemoryUsers(tables),
         logins=MemoryLogins(tables),
+        usages=MemoryUsages(tables),
         sessions=MemorySessions(tables),
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),

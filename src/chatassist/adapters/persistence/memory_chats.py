@@ -6,9 +6,12 @@ from datetime import datetime
 
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
-from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Taken, Turns, Version, Window
+from chatassist.domain.model import Session, TitleSource
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Turns, Version, Window
+from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
+from chatassist.domain.usage import Meter, Used
 
 PURGED_AT_ONCE = 1000
 
@@ -26,15 +29,28 @@ class MemorySessions(Sessions):
     async def get(self, session_id: str, user_id: str) -> Session:
         """Return a session of this user."""
         session = self._tables.sessions.get(session_id)
-        if session is None or session.user_id != user_id:
+        if session is None or session.user_id != user_id or session.deletion_id is not None:
             raise SessionNotFound
         return session
 
-    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
-        """Count more turns."""
+    async def touch(
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+    ) -> None:
+        """Let a reply begin."""
         session = await self.get(session_id, user_id)
-        counted = replace(session, turns=session.turns + turns, updated_at=at or session.updated_at)
-        self._tables.sessions[session_id] = counted
+        self._tables.change_session(session.began(at, turns=turns, preview=preview))
+
+    async def hold(self, session_id: str, user_id: str) -> None:
+        """Raise the revisions."""
+        self._tables.change_session((await self.get(session_id, user_id)).revised())
+
+    async def entitle(self, session_id: str, title: str) -> bool:
+        """Store a model's title."""
+        session = self._tables.sessions.get(session_id)
+        if session is None or session.deletion_id is not None or session.title_source is not TitleSource.QUESTION:
+            return False
+        self._tables.change_session(replace(session.revised(), title=title, title_source=TitleSource.MODEL))
+        return True
 
 
 class MemoryTurns(Turns):
@@ -83,7 +99,7 @@ class MemoryTurns(Turns):
     async def find(self, reply_id: str, user_id: str) -> Turn | None:
         """Return the turn of a reply."""
         turn = self._tables.turns.get(reply_id)
-        return turn if turn and turn.message.user_id == user_id else None
+        return turn if turn and turn.message.user_id == user_id and self._is_kept(turn) else None
 
     async def find_settled(self, reply_id: str, user_id: str) -> Turn | None:
         """Return the turn of a reply."""
@@ -93,7 +109,10 @@ class MemoryTurns(Turns):
         """Return the turn of a key."""
         if (user_id, key) in self._tables.spent:
             raise MessageNotFound
-        return self._tables.turns.get(self._tables.keys.get((user_id, key), ""))
+        turn = self._tables.turns.get(self._tables.keys.get((user_id, key), ""))
+        if turn and not self._is_kept(turn):
+            raise MessageNotFound
+        return turn
 
     async def delete(self, session_id: str, position: int, at: datetime) -> int:
         """Erase a turn."""
@@ -107,7 +126,10 @@ class MemoryTurns(Turns):
                 tables.spent[key] = at
         left = tables.order.get(session_id, ())
         tables.order[session_id] = tuple(reply_id for reply_id in left if reply_id in tables.turns)
-        return len(gone) + 1 if gone else 0
+        if not gone:
+            return 0
+        self._tell(session_id, sum(turn.reply.status is Status.RUNNING for turn in gone))
+        return len(gone) + 1
 
     async def purge(self, before: datetime) -> int:
         """Drop keys of turns that are long deleted."""
@@ -115,6 +137,20 @@ class MemoryTurns(Turns):
         for key in spent:
             del self._tables.spent[key]
         return len(spent)
+
+    def _tell(self, session_id: str, running_less: int) -> None:
+        """Let the session show that a turn of it is gone."""
+        if (session := self._tables.sessions.get(session_id)) is None:
+            return
+        latest = self._shown(session_id)[-1:]
+        preview = preview_of(latest[0].reply.content or latest[0].message.content) if latest else ""
+        self._tables.sessions[session_id] = replace(
+            session, messages=session.messages - 2, running=session.running - running_less, preview=preview
+        )
+
+    def _is_kept(self, turn: Turn) -> bool:
+        session = self._tables.sessions.get(turn.message.session_id)
+        return session is not None and session.deletion_id is None
 
     def _of(self, session_id: str) -> list[Turn]:
         return [self._tables.turns[reply_id] for reply_id in self._tables.order.get(session_id, ())]
@@ -134,12 +170,18 @@ class MemoryReplies(Replies):
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
+    async def finish(self, reply_id: str, attempt: int, end: End, *, meter: Meter | None = None) -> bool:
         """Store an end, if the attempt still runs."""
         turn = self._running(reply_id, attempt)
         if turn is None:
             return False
-        self._tables.turns[reply_id] = replace(turn, reply=turn.reply.ended(end))
+        reply = turn.reply.ended(end)
+        self._tables.turns[reply_id] = replace(turn, reply=reply)
+        if session := self._tables.sessions.get(turn.message.session_id):
+            self._tables.change_session(session.ended(good=reply.good, preview=preview_of(end.content or "")))
+        if meter is not None and end.usage is not None:
+            used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
+            self._tables.usages[meter] = self._tables.usages.get(meter, Used()) + used
         return True
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:

@@ -1,12 +1,13 @@
 """What the memory store keeps, and the copy of it that a unit of work writes to."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from chatassist.domain.model import Login, Session, User
 from chatassist.domain.turns import Turn
+from chatassist.domain.usage import Meter, Used
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -76,6 +77,20 @@ class Tables:
     spent: MutableMapping[tuple[str, str], datetime] = field(default_factory=_table)
     """User id, key → when its turn was deleted."""
     instances: MutableMapping[str, datetime] = field(default_factory=_table)
+
+    usages: MutableMapping[Meter, Used] = field(default_factory=_table)
+
+    def change_session(self, session: Session) -> None:
+        """Keep a session as it is now; that shows in its user's list."""
+        self.sessions[session.id] = session
+        self.revise_user(session.user_id)
+
+    def revise_user(self, user_id: str) -> bool:
+        """Raise a user's revision; False where none is known."""
+        user = self.users.get(user_id)
+        if user is not None:
+            self.users[user_id] = replace(user, revision=user.revision + 1)
+        return user is not None
 
     def overlaid(self) -> "Tables":
         """Return tables for a unit of work, over these."""

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from chatassist.adapters.persistence.memory import MemoryInstances, MemoryLogins, MemoryUsers
+from chatassist.adapters.persistence.memory import MemoryInstances
+from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
 from chatassist.adapters.seal import Seal
@@ -92,6 +93,7 @@ def _transaction(loaded: Loaded) -> Transaction:
     return Transaction(
         users=MemoryUsers(loaded.tables),
         logins=MemoryLogins(loaded.tables),
+        usages=MemoryUsages(loaded.tables),
         sessions=RedisSessions(loaded),
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),

@@ -20,6 +20,7 @@ from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Turns, Version, Window
 from chatassist.domain.turns import End, Feedback, Saved, Turn
+from chatassist.domain.usage import Meter
 
 _FENCE_SECONDS = 60
 
@@ -106,10 +107,22 @@ class RedisSessions(Sessions):
         await self._loaded.session(session_id)
         return await self._memory.get(session_id, user_id)
 
-    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
-        """Count more turns; of two units that do so at once, one is repeated."""
+    async def touch(
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+    ) -> None:
+        """Let a reply begin; of two units that do so at once, one is repeated."""
         await self._loaded.session(session_id)
-        await self._memory.touch(session_id, user_id, at, turns=turns)
+        await self._memory.touch(session_id, user_id, at, turns=turns, preview=preview)
+
+    async def hold(self, session_id: str, user_id: str) -> None:
+        """Raise the revision; of two units that do so at once, one is repeated."""
+        await self._loaded.session(session_id)
+        await self._memory.hold(session_id, user_id)
+
+    async def entitle(self, session_id: str, title: str) -> bool:
+        """Store a model's title."""
+        await self._loaded.session(session_id)
+        return await self._memory.entitle(session_id, title)
 
 
 class RedisTurns(Turns):
@@ -189,8 +202,8 @@ class RedisReplies(Replies):
         self._loaded = loaded
         self._memory = MemoryReplies(loaded.tables)
 
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
-        """Store an end, if the attempt still runs."""
+    async def finish(self, reply_id: str, attempt: int, end: End, *, meter: Meter | None = None) -> bool:
+        """Store an end, if the attempt still runs. Nothing is counted here."""
         await self._loaded.reply(reply_id)
         return await self._memory.finish(reply_id, attempt, end)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chatassist.adapters.redis import PREFIX, Command
 from chatassist.adapters.seal import Seal
-from chatassist.domain.model import Session
+from chatassist.domain.model import Session, TitleSource
 from chatassist.domain.turns import Feedback, FinishReason, Message, Rating, Reply, Status, Turn, Usage
 
 _UNSAVED = f"{PREFIX}unsaved:"
@@ -89,10 +89,14 @@ def _sealed(seal: Seal, document: Document) -> bytes:
 
 def _document(row: Mapping[str, Any]) -> Document:
     return Document(
-        session=Session(**_timed(row["session"], "created_at", "updated_at")),
+        session=_session(_timed(row["session"], "created_at", "updated_at")),
         turns=tuple(_turn(each) for each in row["turns"]),
         spent=_timed(row["spent"], *row["spent"]),
     )
+
+
+def _session(row: dict[str, Any]) -> Session:
+    return Session(**row | {"title_source": TitleSource(row["title_source"])})
 
 
 def _turn(row: dict[str, Any]) -> Turn:

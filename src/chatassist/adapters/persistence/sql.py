@@ -14,9 +14,10 @@ from chatassist.adapters.persistence.engine import close_engine
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
-from chatassist.adapters.persistence.sql_chats import SqlSessions, SqlTurns
-from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsers
+from chatassist.adapters.persistence.sql_chats import SqlTurns
+from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
+from chatassist.adapters.persistence.sql_sessions import SqlSessions
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.ports.persistence import Store, Transaction
 
@@ -34,7 +35,7 @@ class SqlStore(Store):
     def __init__(self, engine: AsyncEngine, *, patience: float = 10.0) -> None:
         self._engine = engine
         self._patience = patience
-        sqlite = engine.dialect.name == "sqlite"
+        self._sqlite = sqlite = engine.dialect.name == "sqlite"
         self._begin = "BEGIN IMMEDIATE" if sqlite else "BEGIN"  # a read that turns into a write fails at once in WAL
         pool = engine.pool
         # SQLAlchemy's pool wakes its waiters in no order, and SQLite's lock does too: these queues are first come.
@@ -47,8 +48,9 @@ class SqlStore(Store):
         return await self._shielded(self._bounded(self._writers, self._commit, work))
 
     async def apply(self, change: Work[T]) -> T:
-        """Run `change` in AUTOCOMMIT: one round trip instead of three."""
-        return await self._shielded(self._bounded(self._writers, _ask, change))
+        """Run `change` in AUTOCOMMIT: one round trip instead of three. On SQLite some take several statements."""
+        run = self._commit if self._sqlite else _ask
+        return await self._shielded(self._bounded(self._writers, run, change))
 
     async def read(self, query: Work[T]) -> T:
         """Run `query` statement by statement."""
@@ -138,6 +140,7 @@ def _transaction(db: AsyncConnection) -> Transaction:
     return Transaction(
         users=SqlUsers(db),
         logins=SqlLogins(db),
+        usages=SqlUsages(db),
         sessions=SqlSessions(db),
         turns=SqlTurns(db),
         replies=SqlReplies(db),

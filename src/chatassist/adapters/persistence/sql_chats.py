@@ -1,4 +1,4 @@
-"""Sessions and turns in SQL. A turn is a row of `messages` for the question and one for each version of the reply."""
+"""Turns in SQL. A turn is a row of `messages` for the question and one for each version of the reply."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     FromClause,
+    Integer,
     Select,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -24,33 +26,19 @@ from chatassist.adapters.persistence.failures import is_duplicate
 from chatassist.adapters.persistence.mapping import (
     QUESTION_COLUMNS,
     REPLY_COLUMNS,
-    as_session,
     as_turn,
     reply_values,
-    session_values,
     turn_values,
 )
 from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import DELETED, MESSAGES, QUESTION_VERSION, SESSIONS
-from chatassist.domain.errors import MessageNotFound, SessionNotFound
-from chatassist.domain.model import Session
-from chatassist.domain.ports.persistence import MAX_POSITION, Sessions, Taken, Turns, Version, Window
+from chatassist.domain.errors import MessageNotFound
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import MAX_POSITION, Turns, Version, Window
+from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import Exchange, FinishReason, Status, Turn
 
 _PURGED_AT_ONCE = 1000
-
-_ADD_SESSION = insert(SESSIONS)
-_GET_SESSION = select(SESSIONS).where(
-    SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id")
-)
-_TOUCH_SESSION = Prepared(
-    update(SESSIONS)
-    .where(SESSIONS.c.id == bindparam("session_id"), SESSIONS.c.user_id == bindparam("owner_id"))
-    .values(
-        turns=SESSIONS.c.turns + bindparam("more", type_=SESSIONS.c.turns.type),
-        updated_at=func.coalesce(bindparam("at", type_=SESSIONS.c.updated_at.type), SESSIONS.c.updated_at),
-    )
-)
 
 _QUESTION = MESSAGES.alias("question")
 _REPLY = MESSAGES.alias("reply")
@@ -59,13 +47,16 @@ _IS_QUESTION = (
     & (_QUESTION.c.position == _REPLY.c.position)
     & (_QUESTION.c.version == QUESTION_VERSION)
 )
+_IS_KEPT = exists().where(SESSIONS.c.id == _REPLY.c.session_id, SESSIONS.c.deletion_id.is_(None))
 _COLUMNS = (*(_QUESTION.c[name] for name in QUESTION_COLUMNS), *(_REPLY.c[name] for name in REPLY_COLUMNS))
 _TURNS = select(*_COLUMNS).join_from(_REPLY, _QUESTION, _IS_QUESTION).where(_REPLY.c.version > QUESTION_VERSION)
-_FIND_TURN = _TURNS.where(_REPLY.c.id == bindparam("reply_id"), _REPLY.c.user_id == bindparam("owner_id"))
+_FIND_TURN = _TURNS.where(_REPLY.c.id == bindparam("reply_id"), _REPLY.c.user_id == bindparam("owner_id"), _IS_KEPT)
 _FIND_SETTLED_TURN = _FIND_TURN.with_for_update()  # waits for an uncommitted insert; SQLite has one writer anyway
 _BY_KEY = (_REPLY.c.client_key == bindparam("key")) & (_REPLY.c.user_id == bindparam("owner_id"))
-_FIND_TURN_BY_KEY = select(*_COLUMNS).join_from(_REPLY, _QUESTION, _IS_QUESTION, isouter=True).where(_BY_KEY)
-"""Without a question where only the key is left of a deleted turn."""
+_FIND_TURN_BY_KEY = (
+    select(*_COLUMNS, _IS_KEPT.label("kept")).join_from(_REPLY, _QUESTION, _IS_QUESTION, isouter=True).where(_BY_KEY)
+)
+"""Without a question where only the key is left of a deleted turn; not kept where its session was deleted."""
 _ADD_ROWS = Prepared(insert(MESSAGES), *MESSAGES.c.keys())
 
 
@@ -138,36 +129,25 @@ _EMPTIED = dict.fromkeys(
      "rating", "comment")
 )  # fmt: skip
 _EMPTY = update(MESSAGES).where(*_AT).values(_EMPTIED | {"content": "", "status": DELETED, "ended_at": bindparam("at")})
+_TELL_SESSION = (
+    update(SESSIONS)
+    .where(SESSIONS.c.id == bindparam("in_session"))
+    .values(
+        listed_at=case(
+            (SESSIONS.c.spoken | (SESSIONS.c.running > bindparam("running_less", type_=Integer)), SESSIONS.c.listed_at)
+        ),
+        running=SESSIONS.c.running - bindparam("running_less", type_=Integer),
+        messages=SESSIONS.c.messages - 2,
+        preview=bindparam("seen"),
+    )
+)
+"""In this order: MySQL lets an expression see what was set before it."""
 _SPENT = (
     select(MESSAGES.c.id)
     .where(MESSAGES.c.status == DELETED, MESSAGES.c.ended_at < bindparam("before"))
     .limit(_PURGED_AT_ONCE)
 )
 _DROP_SPENT = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
-
-
-class SqlSessions(Sessions):
-    """The table `sessions`."""
-
-    def __init__(self, db: AsyncConnection) -> None:
-        self._db = db
-
-    async def add(self, session: Session) -> None:
-        """Store a new session."""
-        await self._db.execute(_ADD_SESSION, session_values(session))
-
-    async def get(self, session_id: str, user_id: str) -> Session:
-        """Return a session of this user."""
-        row = (await self._db.execute(_GET_SESSION, {"session_id": session_id, "owner_id": user_id})).first()
-        if row is None:
-            raise SessionNotFound
-        return as_session(row)
-
-    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
-        """Count more turns; the UPDATE locks the row until the unit ends."""
-        known = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns}
-        if not await _TOUCH_SESSION.change(self._db, known):
-            raise SessionNotFound
 
 
 class SqlTurns(Turns):
@@ -228,9 +208,12 @@ class SqlTurns(Turns):
     async def find_by_key(self, key: str, user_id: str) -> Turn | None:
         """Return the turn of a key."""
         row = (await self._db.execute(_FIND_TURN_BY_KEY, {"key": key, "owner_id": user_id})).first()
-        if row is not None and row[0] is None:
+        if row is None:
+            return None
+        *columns, kept = row
+        if columns[0] is None or not kept:
             raise MessageNotFound
-        return None if row is None else as_turn(row)
+        return as_turn(columns)
 
     async def delete(self, session_id: str, position: int, at: datetime) -> int:
         """Erase what has no key, and empty what has one."""
@@ -239,9 +222,16 @@ class SqlTurns(Turns):
             return 0
         await self._db.execute(_ERASE, sought)
         await self._db.execute(_EMPTY, sought | {"at": at})
+        latest = await self.latest(session_id, 1)
+        lost = {"running_less": sum(version.status is Status.RUNNING for version in versions)}
+        await self._db.execute(_TELL_SESSION, {"in_session": session_id, "seen": _preview(latest)} | lost)
         return len(versions) + 1
 
     async def purge(self, before: datetime) -> int:
         """Drop spent keys by id: a DELETE by time would lock the rows it passes."""
         spent = (await self._db.execute(_SPENT, {"before": before})).scalars().all()
         return (await self._db.execute(_DROP_SPENT, {"ids": spent})).rowcount if spent else 0
+
+
+def _preview(latest: Sequence[Turn]) -> str:
+    return preview_of(latest[-1].reply.content or latest[-1].message.content) if latest else ""

@@ -1,6 +1,8 @@
-"""Users and their logins in SQL. Statements are built once: a statement that lives on is compiled only once."""
+"""Users, logins and use in SQL. Statements are built once: a statement that lives on is compiled only once."""
 
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -9,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chatassist.adapters.persistence.failures import is_duplicate
 from chatassist.adapters.persistence.mapping import as_login, as_user, login_values, user_values
 from chatassist.adapters.persistence.prepared import Prepared
-from chatassist.adapters.persistence.tables import LOGINS, USERS
+from chatassist.adapters.persistence.tables import LOGINS, USAGE_DAYS, USERS
 from chatassist.domain.model import Login, User
-from chatassist.domain.ports.persistence import Logins, Taken, Users
+from chatassist.domain.ports.people import Logins, Taken, Usages, Users
+from chatassist.domain.usage import Meter, Used
 
 _PURGED_AT_ONCE = 1000
 
@@ -19,7 +22,10 @@ _FIND_USER = select(USERS).where(USERS.c.openid == bindparam("openid"))
 _FIND_USER_BY_ID = select(USERS).where(USERS.c.id == bindparam("id"))
 _ADD_USER = insert(USERS)
 _KNOWN_USER = update(USERS).where(USERS.c.id == bindparam("known_id"))
-_SAVE_PROFILE = _KNOWN_USER.values(nickname=bindparam("nickname"), avatar=bindparam("avatar"))
+_REVISE = Prepared(_KNOWN_USER.values(revision=USERS.c.revision + 1))
+_SAVE_PROFILE = _KNOWN_USER.values(
+    nickname=bindparam("nickname"), avatar=bindparam("avatar"), revision=USERS.c.revision + 1
+)
 _SET_BLOCKED = _KNOWN_USER.values(blocked=bindparam("blocked"))
 
 _FIND_LOGIN = Prepared(
@@ -32,6 +38,16 @@ _EXPIRED_LOGINS = (
     select(LOGINS.c.id).where(LOGINS.c.expires_at < bindparam("before")).order_by(LOGINS.c.expires_at)
 ).limit(_PURGED_AT_ONCE)
 _DROP_LOGINS = delete(LOGINS).where(LOGINS.c.id.in_(bindparam("login_ids", expanding=True)))
+
+OF_METER = (USAGE_DAYS.c.subject == bindparam("meter_subject")) & (USAGE_DAYS.c.day == bindparam("meter_day"))
+_USED = (USAGE_DAYS.c.messages, USAGE_DAYS.c.input_tokens, USAGE_DAYS.c.output_tokens, USAGE_DAYS.c.audio_ms)
+_COUNT = Prepared(
+    update(USAGE_DAYS)
+    .where(OF_METER)
+    .values({column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _USED})
+)
+_BEGIN_DAY = Prepared(insert(USAGE_DAYS), *USAGE_DAYS.c.keys())
+_FIND_DAY = select(*_USED).where(OF_METER)
 
 
 class SqlUsers(Users):
@@ -63,6 +79,10 @@ class SqlUsers(Users):
         """Store nickname and avatar."""
         worn = {"nickname": user.nickname, "avatar": user.avatar}
         await self._db.execute(_SAVE_PROFILE, worn | {"known_id": user.id})
+
+    async def revise(self, user_id: str) -> bool:
+        """Raise the revision; the UPDATE locks the row."""
+        return bool(await _REVISE.change(self._db, {"known_id": user_id}))
 
     async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
         """Store whether the user is blocked."""
@@ -99,3 +119,36 @@ class SqlLogins(Logins):
         if not expired:
             return 0
         return (await self._db.execute(_DROP_LOGINS, {"login_ids": expired})).rowcount
+
+
+class SqlUsages(Usages):
+    """The table `usage_days`."""
+
+    def __init__(self, db: AsyncConnection) -> None:
+        self._db = db
+
+    async def count(self, meter: Meter, used: Used) -> None:
+        """Add to a day; of two that begin it at once one finds it begun."""
+        more = asdict(used)
+        known = meter_values(meter) | {f"more_{name}": value for name, value in more.items()}
+        if await _COUNT.change(self._db, known):
+            return
+        try:
+            await _BEGIN_DAY.change(self._db, {"subject": meter.subject, "day": meter.day} | more)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+            await _COUNT.change(self._db, known)
+
+    async def find(self, meter: Meter) -> Used:
+        """Return a day."""
+        row = (await self._db.execute(_FIND_DAY, meter_values(meter))).first()
+        if row is None:
+            return Used()
+        messages, read, written, audio_ms = row
+        return Used(messages=messages, input_tokens=read, output_tokens=written, audio_ms=audio_ms)
+
+
+def meter_values(meter: Meter) -> dict[str, Any]:
+    """Return what finds a meter's day."""
+    return {"meter_subject": meter.subject, "meter_day": meter.day}

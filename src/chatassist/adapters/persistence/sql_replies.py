@@ -1,17 +1,21 @@
 """The running side of turns in SQL: replies and the instances that produce them. Every change of a reply is fenced."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import TextClause, bindparam, delete, insert, select, text, update
+from sqlalchemy import TextClause, bindparam, case, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chatassist.adapters.persistence.prepared import Prepared
-from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES
+from chatassist.adapters.persistence.sql_people import OF_METER, meter_values
+from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES, SESSIONS, USAGE_DAYS, USERS
+from chatassist.adapters.persistence.together import Together
 from chatassist.domain.ports.persistence import Instances, Replies
+from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, End, Feedback, Saved, Status
+from chatassist.domain.usage import Meter
 
 _SAVED_AT_ONCE = 50  # texts in one statement
 _SAVED_CHARS = 400_000  # and with these it is full: at 4 bytes each, below the smallest packet limit (MySQL 5.7: 4 MiB)
@@ -25,20 +29,43 @@ def _new(*names: str) -> dict[str, Any]:
     return {name: bindparam(f"new_{name}", type_=MESSAGES.c[name].type) for name in names}
 
 
-_ATTEMPT = update(MESSAGES).where(
-    MESSAGES.c.id == bindparam("reply_id"), MESSAGES.c.attempt == bindparam("this_attempt")
-)
+_THIS = (MESSAGES.c.id == bindparam("reply_id")) & (MESSAGES.c.attempt == bindparam("this_attempt"))
+_ATTEMPT = update(MESSAGES).where(_THIS)
 _RUNNING = MESSAGES.c.status == Status.RUNNING.value
-_FINISH = {
-    keeps: Prepared(_ATTEMPT.where(_RUNNING).values(_new(*_ENDED, "seq", *(() if keeps else _TEXTS))))
-    for keeps in (True, False)
-}
-"""[True] keeps the stored texts, [False] replaces them."""
-_FINISH_ORPHANS = (
-    update(MESSAGES)
-    .where(_RUNNING, MESSAGES.c.instance_id.not_in(_ALIVE))
-    .values(_new(*_ENDED) | {"seq": (MESSAGES.c.attempt + 1) * NUMBERS_PER_ATTEMPT})
-)
+
+
+def _finish(*, keeps: bool, meters: bool) -> Together:
+    """Return the statement that ends an attempt. `keeps`: the texts stay as stored; `meters`: a day counts tokens."""
+    text = MESSAGES.c.content if keeps else bindparam("new_content", type_=MESSAGES.c.content.type)
+    status = _new("status")["status"]
+    good = or_(status == Status.COMPLETE.value, status == Status.STOPPED.value) & (func.length(text) > 0)
+    listed = case(
+        (
+            SESSIONS.c.deletion_id.is_(None) & (SESSIONS.c.spoken | (SESSIONS.c.running > 1) | good),
+            SESSIONS.c.updated_at,
+        )
+    )
+    session = {
+        SESSIONS.c.listed_at: listed,
+        SESSIONS.c.running: SESSIONS.c.running - 1,
+        SESSIONS.c.spoken: SESSIONS.c.spoken | good,
+        SESSIONS.c.preview: case((good & (func.length(_SEEN) > 0), _SEEN), else_=SESSIONS.c.preview),
+        SESSIONS.c.revision: SESSIONS.c.revision + 1,
+    }
+    usage = {column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _TOKENS}
+    linked = (
+        (SESSIONS, SESSIONS.c.id == MESSAGES.c.session_id, session),
+        (USERS, USERS.c.id == MESSAGES.c.user_id, {USERS.c.revision: USERS.c.revision + 1}),
+        *([(USAGE_DAYS, OF_METER, usage)] if meters else []),
+    )
+    new = _new(*_ENDED, "seq", *(() if keeps else _TEXTS))
+    return Together(MESSAGES, _THIS, _RUNNING, {MESSAGES.c[name]: value for name, value in new.items()}, *linked)
+
+
+_SEEN = bindparam("seen", type_=SESSIONS.c.preview.type)
+_TOKENS = (USAGE_DAYS.c.input_tokens, USAGE_DAYS.c.output_tokens)
+_FINISH = {(keeps, meters): _finish(keeps=keeps, meters=meters) for keeps in (True, False) for meters in (True, False)}
+_ORPHANS = select(MESSAGES.c.id, MESSAGES.c.attempt).where(_RUNNING, MESSAGES.c.instance_id.not_in(_ALIVE)).limit(1000)
 _RESTART = _ATTEMPT.where(MESSAGES.c.status == Status.FAILED.value).values(
     dict.fromkeys((*_ENDED, "thinking")) | {"content": "", "status": Status.RUNNING.value}
     | _new("attempt", "seq", "instance_id")
@@ -95,13 +122,18 @@ class SqlReplies(Replies):
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
 
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
+    async def finish(self, reply_id: str, attempt: int, end: End, *, meter: Meter | None = None) -> bool:
         """Store an end, if the attempt still runs."""
         seq = (attempt + 1) * NUMBERS_PER_ATTEMPT if end.seq is None else end.seq
         values = {"reply_id": reply_id, "this_attempt": attempt, "new_seq": seq} | _end_values(end)
+        keeps = end.content is None
         if end.content is not None:
             values |= {"new_content": end.content, "new_thinking": end.thinking or None}
-        return bool(await _FINISH[end.content is None].change(self._db, values))
+        if meter is not None and end.usage is not None:
+            spent = {"more_input_tokens": end.usage.input_tokens, "more_output_tokens": end.usage.output_tokens}
+            if await _FINISH[keeps, True].change(self._db, values | spent | meter_values(meter)):
+                return True  # else it may be the day that is missing
+        return await _FINISH[keeps, False].change(self._db, values)
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
         """Begin the next attempt, if this one failed."""
@@ -133,7 +165,9 @@ class SqlReplies(Replies):
 
     async def finish_orphans(self, now: datetime, end: End) -> int:
         """End what runs on instances that are not alive."""
-        return (await self._db.execute(_FINISH_ORPHANS, {"now": now} | _end_values(end))).rowcount
+        orphans = (await self._db.execute(_ORPHANS, {"now": now})).all()
+        kept = replace(end, content=None, seq=None)
+        return sum([await self.finish(reply_id, attempt, kept) for reply_id, attempt in orphans])
 
 
 class SqlInstances(Instances):
@@ -171,4 +205,5 @@ def _end_values(end: End) -> dict[str, Any]:
         "new_input_tokens": end.usage and end.usage.input_tokens,
         "new_output_tokens": end.usage and end.usage.output_tokens,
         "new_ended_at": end.at,
+        "seen": preview_of(end.content or ""),
     }

@@ -4,10 +4,22 @@ There are no foreign keys: every statement names its rows by id and owner alread
 new message take a shared lock on its session's row, which is the row that a claim holds.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TextClause,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
@@ -19,6 +31,11 @@ DELETED = "deleted"
 _ON_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 _ID = String(32)
 _CONTENT = Text().with_variant(mysql.MEDIUMTEXT(), "mysql")  # 64,000 characters of 4 bytes do not fit TEXT's 65,535
+
+
+def _from(default: str | TextClause) -> dict[str, Any]:
+    """Let the database know what a column holds in rows that are older than it."""
+    return {"server_default": default}
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -70,6 +87,7 @@ class UserRow(Row, table=True):
     save_history: bool
     blocked: bool
     created_at: datetime = Field(sa_type=UtcDateTime)
+    revision: int = Field(sa_type=BigInteger, sa_column_kwargs=_from("0"))
 
 
 class LoginRow(Row, table=True):
@@ -85,16 +103,26 @@ class LoginRow(Row, table=True):
 
 
 class SessionRow(Row, table=True):
-    """A chat session."""
+    """A chat session. `listed_at` is `Session.listed_at`, kept because lists are read along its index."""
 
     __tablename__ = "sessions"
-    __table_args__ = (Index(None, "user_id", "updated_at"), _ON_MYSQL)
+    __table_args__ = (Index(None, "user_id", "pinned", "listed_at", "id"), Index(None, "deletion_id"), _ON_MYSQL)
 
     id: str = Field(sa_type=_ID, primary_key=True)
     user_id: str = Field(sa_type=_ID)
     turns: int
     created_at: datetime = Field(sa_type=UtcDateTime)
     updated_at: datetime = Field(sa_type=UtcDateTime)
+    title: str = Field(sa_type=String(60), sa_column_kwargs=_from(text("''")))
+    title_source: str = Field(sa_type=String(8), sa_column_kwargs=_from("question"))
+    preview: str = Field(sa_type=String(100), sa_column_kwargs=_from(text("''")))
+    pinned: bool = Field(sa_column_kwargs=_from("0"))
+    messages: int = Field(sa_column_kwargs=_from("0"))
+    running: int = Field(sa_column_kwargs=_from("0"))
+    spoken: bool = Field(sa_column_kwargs=_from("0"))
+    revision: int = Field(sa_type=BigInteger, sa_column_kwargs=_from("0"))
+    deletion_id: str | None = Field(sa_type=_ID)
+    listed_at: datetime | None = Field(sa_type=UtcDateTime)
 
 
 class MessageRow(Row, table=True):
@@ -108,6 +136,7 @@ class MessageRow(Row, table=True):
         UniqueConstraint("session_id", "position", "version"),
         UniqueConstraint("user_id", "client_key"),
         Index(None, "status", "instance_id"),
+        Index(None, "user_id", "id"),  # what a user and his assistant said, newest last
         _ON_MYSQL,
     )
 
@@ -135,6 +164,55 @@ class MessageRow(Row, table=True):
     comment: str | None = Field(sa_type=String(500))
 
 
+class UsageRow(Row, table=True):
+    """What a person used on a day; `subject` stands for the openid and outlives the account."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (_ON_MYSQL,)
+
+    subject: str = Field(sa_type=String(64), primary_key=True)
+    day: date = Field(primary_key=True)
+    messages: int
+    input_tokens: int = Field(sa_type=BigInteger)
+    output_tokens: int = Field(sa_type=BigInteger)
+    audio_ms: int = Field(sa_type=BigInteger)
+
+
+class DeletionRow(Row, table=True):
+    """Sessions that were deleted together, and until when that can be undone; its id is the undo token."""
+
+    __tablename__ = "deletions"
+    __table_args__ = (Index(None, "user_id"), Index(None, "until"), _ON_MYSQL)
+
+    id: str = Field(sa_type=_ID, primary_key=True)
+    user_id: str = Field(sa_type=_ID)
+    session_id: str | None = Field(sa_type=_ID)
+    sessions: int
+    messages: int
+    until: datetime = Field(sa_type=UtcDateTime)
+
+
+class ErasureRow(Row, table=True):
+    """An account that was deleted, of which rows may be left."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (_ON_MYSQL,)
+
+    user_id: str = Field(sa_type=_ID, primary_key=True)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class JobRow(Row, table=True):
+    """A periodic job, and the process that may do it until then."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (_ON_MYSQL,)
+
+    name: str = Field(sa_type=String(32), primary_key=True)
+    owner: str = Field(sa_type=_ID)
+    until: datetime = Field(sa_type=UtcDateTime)
+
+
 class InstanceRow(Row, table=True):
     """A process that produces replies."""
 
@@ -149,4 +227,8 @@ USERS = Row.metadata.tables["users"]
 LOGINS = Row.metadata.tables["logins"]
 SESSIONS = Row.metadata.tables["sessions"]
 MESSAGES = Row.metadata.tables["messages"]
+USAGE_DAYS = Row.metadata.tables["usage_days"]
+DELETIONS = Row.metadata.tables["deletions"]
+ERASURES = Row.metadata.tables["erasures"]
+JOBS = Row.metadata.tables["jobs"]
 INSTANCES = Row.metadata.tables["instances"]

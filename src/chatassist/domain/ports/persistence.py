@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import Login, Session, User
+from chatassist.domain.model import Session
+from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
+from chatassist.domain.usage import Meter
 
 T = TypeVar("T")
 
 MAX_POSITION = 2**31 - 1
 """Above every position that a turn can have."""
-
-
-class Taken(ChatAssistError):
-    """A unique value (openid, or a user's key) is already in use: somebody else's unit of work won."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,56 +39,8 @@ class Version:
     status: Status
 
 
-class Users(ABC):
-    """People."""
-
-    @abstractmethod
-    async def find(self, openid: str) -> User | None:
-        """Return the user of an openid; case matters."""
-
-    @abstractmethod
-    async def find_by_id(self, user_id: str) -> User | None:
-        """Return the user of an id."""
-
-    @abstractmethod
-    async def add(self, user: User) -> None:
-        """Store a new user. Raises Taken when the openid exists."""
-
-    @abstractmethod
-    async def save_profile(self, user: User) -> None:
-        """Store nickname and avatar of a known user, and nothing else: others may change the rest meanwhile."""
-
-    @abstractmethod
-    async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
-        """Block or unblock a user; harmless when he is already."""
-
-
-class Logins(ABC):
-    """Sign-ins that have not been ended."""
-
-    @abstractmethod
-    async def find(self, login_id: str) -> tuple[Login, User] | None:
-        """Return the login with its user, in one round trip; None once it was ended."""
-
-    @abstractmethod
-    async def add(self, login: Login) -> None:
-        """Store a new login."""
-
-    @abstractmethod
-    async def end(self, login_id: str) -> None:
-        """End one login for good; harmless when it is ended already."""
-
-    @abstractmethod
-    async def end_all(self, user_id: str) -> None:
-        """End every login of a user."""
-
-    @abstractmethod
-    async def purge(self, before: datetime) -> int:
-        """Drop logins that expired before this moment, at most 1,000 a call; return how many."""
-
-
 class Sessions(ABC):
-    """Chat sessions."""
+    """Chat sessions. Every change raises the session's revision, and its user's. A deleted session is not found."""
 
     @abstractmethod
     async def add(self, session: Session) -> None:
@@ -102,12 +51,22 @@ class Sessions(ABC):
         """Return a session of this user. Raises SessionNotFound."""
 
     @abstractmethod
-    async def touch(self, session_id: str, user_id: str, at: datetime | None, *, turns: int = 1) -> None:
-        """Count so many more turns, and hold the session's row until the unit ends. Raises SessionNotFound.
+    async def touch(
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+    ) -> None:
+        """Let one more reply begin (`Session.began`), and hold the session's row until the unit ends.
 
-        `at`: the time, if this is a use of the session. The first statement of a claim: it proves ownership and makes
-        arrivals in a session wait for each other.
+        The first statement of a claim: it proves ownership and makes arrivals in a session wait for each other.
+        Raises SessionNotFound.
         """
+
+    @abstractmethod
+    async def hold(self, session_id: str, user_id: str) -> None:
+        """Hold the session's row until the unit ends, in which something about it changes. Raises SessionNotFound."""
+
+    @abstractmethod
+    async def entitle(self, session_id: str, title: str) -> bool:
+        """Store a model's title; False, and no change, where the session has one that is not its question's."""
 
 
 class Turns(ABC):
@@ -157,7 +116,10 @@ class Turns(ABC):
 
     @abstractmethod
     async def delete(self, session_id: str, position: int, at: datetime) -> int:
-        """Erase a turn with all its versions, and return how many messages that were; keys stay until `purge`."""
+        """Erase a turn with all its versions, and return how many messages that were; keys stay until `purge`.
+
+        The session is told: what ran does not run any more, and its preview is that of its youngest turn.
+        """
 
     @abstractmethod
     async def purge(self, before: datetime) -> int:
@@ -168,8 +130,11 @@ class Replies(ABC):
     """The running side of turns. Every change is fenced: it says id and attempt and that the reply still runs."""
 
     @abstractmethod
-    async def finish(self, reply_id: str, attempt: int, end: End) -> bool:
-        """Store the end of an attempt; False (and no change) when somebody else ended it."""
+    async def finish(self, reply_id: str, attempt: int, end: End, *, meter: Meter | None = None) -> bool:
+        """Store the end of an attempt, and what its session shows of it; count on `meter` what the model took.
+
+        False, and no change, when somebody else ended it.
+        """
 
     @abstractmethod
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
@@ -221,6 +186,7 @@ class Transaction:
 
     users: Users
     logins: Logins
+    usages: Usages
     sessions: Sessions
     turns: Turns
     replies: Replies

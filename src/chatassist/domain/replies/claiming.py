@@ -7,21 +7,24 @@ from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
 from chatassist.domain.replies.claims import Background, RegenerateClaim, RestartClaim, SendClaim
 from chatassist.domain.replies.stores import Stores
+from chatassist.domain.titles import first_words, preview_of
 from chatassist.domain.turns import Draft, Turn
+from chatassist.domain.usage import Metering
 
 
 class Claims:
     """Makes claims, each with ids and a time of its own."""
 
-    def __init__(self, stores: Stores, runtime: Runtime, rules: PromptRules) -> None:
+    def __init__(self, stores: Stores, runtime: Runtime, *, rules: PromptRules, metering: Metering) -> None:
         self._stores = stores
         self._clock = runtime.clock
         self._new_id = runtime.new_id
         self._rules = rules
+        self._metering = metering
 
     def saved(self, user: User, draft: Draft) -> SendClaim:
         """Return the claim of a checked draft in a saved session, the named one or a new one."""
-        return self._send(user, draft, opens=None if draft.session_id else self._new_session(user))
+        return self._send(user, draft, opens=None if draft.session_id else self._new_session(user, draft))
 
     async def unsaved(self, user: User, draft: Draft) -> SendClaim:
         """Return the claim of a checked draft that is not to be kept.
@@ -34,33 +37,39 @@ class Claims:
             return self._send(user, draft, saved=False, background=self._background(known))
         if user.preferences.save_history:
             raise SessionNotFound
-        opens = self._new_session(user, continues=await self._saved_session(user, draft))
+        opens = self._new_session(user, draft, continues=await self._saved_session(user, draft))
         return self._send(user, draft, saved=False, opens=opens, background=self._background(opens))
 
-    async def restart(self, turn: Turn) -> RestartClaim:
+    async def restart(self, user: User, turn: Turn) -> RestartClaim:
         """Return the claim of a failed reply's next attempt."""
+        now = self._clock()
         return RestartClaim(
             store=self._stores.of(turn),
             rules=self._rules,
-            user_id=turn.message.user_id,
+            user_id=user.id,
             reply_id=turn.reply.id,
+            now=now,
+            meter=self._metering.meter(user.openid, now),
+            counts_in=self._counts_in(turn.saved),
             background=await self._background_of(turn),
             failed=turn,
-            now=self._clock(),
         )
 
-    async def regenerate(self, turn: Turn, key: str | None, model: str | None) -> RegenerateClaim:
+    async def regenerate(self, user: User, turn: Turn, *, key: str | None, model: str | None) -> RegenerateClaim:
         """Return the claim of another version of a reply."""
+        now = self._clock()
         return RegenerateClaim(
             store=self._stores.of(turn),
             rules=self._rules,
-            user_id=turn.message.user_id,
+            user_id=user.id,
             reply_id=self._new_id(),
+            now=now,
+            meter=self._metering.meter(user.openid, now),
+            counts_in=self._counts_in(turn.saved),
             background=await self._background_of(turn),
             turn=turn,
             key=key,
             model=model,
-            now=self._clock(),
         )
 
     def _send(
@@ -72,24 +81,37 @@ class Claims:
         saved: bool = True,
         background: Background | None = None,
     ) -> SendClaim:
+        now = opens.created_at if opens else self._clock()
         return SendClaim(
             store=self._stores.saved if saved else self._stores.unsaved,
             rules=self._rules,
             user_id=user.id,
             reply_id=self._new_id(),
+            now=now,
+            meter=self._metering.meter(user.openid, now),
+            counts_in=self._counts_in(saved),
             background=background,
             draft=draft,
-            now=opens.created_at if opens else self._clock(),
             session_id=opens.id if opens else draft.session_id or "",
             message_id=self._new_id(),
             opens=opens,
             saved=saved,
         )
 
-    def _new_session(self, user: User, *, continues: Session | None = None) -> Session:
+    def _counts_in(self, saved: bool) -> Store | None:
+        return None if saved else self._stores.saved
+
+    def _new_session(self, user: User, draft: Draft, *, continues: Session | None = None) -> Session:
         now = self._clock()
-        saved = user.preferences.save_history
-        session = Session(id=self._new_id(), user_id=user.id, turns=1, created_at=now, updated_at=now, saved=saved)
+        new = Session(
+            id=self._new_id(),
+            user_id=user.id,
+            created_at=now,
+            updated_at=now,
+            title=first_words(draft.text),
+            saved=user.preferences.save_history,
+        )
+        session = new.began(now, turns=1, preview=preview_of(draft.text))
         return session.continuing(continues) if continues else session
 
     async def _unsaved_session(self, user: User, draft: Draft) -> Session | None:

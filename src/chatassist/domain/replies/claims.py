@@ -1,26 +1,36 @@
 """How a reply comes to run: one unit of work that stores it as running and reads what its model is to be given."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatassist.domain.errors import NotLastTurn, ReplyRunning
+from chatassist.domain.errors import LoginEnded, NotLastTurn, ReplyRunning, StoreUnavailable
 from chatassist.domain.model import Prompt, Session
-from chatassist.domain.ports.persistence import Store, Taken, Transaction
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
+from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
+from chatassist.domain.usage import Meter, Used
+
+log = logging.getLogger(__name__)
 
 UNSAVED_TURNS = 100
 """How many turns an unsaved session holds: it is kept in one piece, in memory, for as long as it is used."""
 
 
+_ONE = Used(messages=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A turn whose claim is committed, and what its model is to be given."""
+    """A turn whose claim is committed, what its model is to be given, and where what it takes is counted."""
 
     turn: Turn
     prompt: Prompt
+    meter: Meter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +49,18 @@ class Background:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim(ABC):
-    """A way for the reply `reply_id` to start, in `store`. Ids and time are fixed, so it may run twice."""
+    """A way for the reply `reply_id` to start, in `store`. Ids and time are fixed, so it may run twice.
+
+    It counts as one message on `meter`: in its own unit, or, when the store forgets, in `counts_in`.
+    """
 
     store: Store
     rules: PromptRules
     reply_id: str
     user_id: str
+    now: datetime
+    meter: Meter
+    counts_in: Store | None = None
     background: Background | None = None
 
     async def make(self, instance_id: str) -> Accepted:
@@ -53,7 +69,14 @@ class Claim(ABC):
         Raises what `_work` raises, StoreUnavailable, and CommitUnknown, after which `find` tells.
         """
         before = await self._before()  # first: once the claim is committed nothing may fail any more
-        turn, exchanges = await self.store.write(lambda tx: self._work(tx, instance_id))
+
+        async def work(tx: Transaction) -> tuple[Turn, Sequence[Exchange]]:
+            if self.counts_in is None:
+                await tx.usages.count(self.meter, _ONE)
+            return await self._work(tx, instance_id)
+
+        turn, exchanges = await self.store.write(work)
+        await self._count_elsewhere()
         return self._accepted(turn, before, exchanges)
 
     async def find(self, instance_id: str) -> Accepted | None:
@@ -75,20 +98,31 @@ class Claim(ABC):
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         """Do the unit of work; return the turn, and what was said before it."""
 
+    async def _count_elsewhere(self) -> None:
+        if self.counts_in is None:
+            return
+        try:
+            await self.counts_in.apply(lambda tx: tx.usages.count(self.meter, _ONE))
+        except StoreUnavailable:  # the claim is committed: it goes on
+            log.warning("a message was not counted", extra={"reply_id": self.reply_id})
+
     async def _before(self) -> Sequence[Exchange]:
         return await self.background.exchanges() if self.background else ()
 
     def _accepted(self, turn: Turn, before: Sequence[Exchange], exchanges: Sequence[Exchange]) -> Accepted:
         earlier = [*before, *(one for one in exchanges if one.position < turn.message.position)]
-        return Accepted(turn=turn, prompt=build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model))
+        prompt = build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model)
+        return Accepted(turn=turn, prompt=prompt, meter=self.meter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendClaim(Claim):
-    """A new message: in a session of its user, or in `opens`, which is new. Raises SessionNotFound, Taken."""
+    """A new message: in a session of its user, or in `opens`, which is new.
+
+    Raises SessionNotFound, Taken, and LoginEnded when the account was deleted meanwhile.
+    """
 
     draft: Draft
-    now: datetime
     session_id: str
     message_id: str
     opens: Session | None
@@ -104,9 +138,11 @@ class SendClaim(Claim):
 
     async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Exchange]]:
         if self.opens is not None:
+            if self.saved and not await tx.users.revise(self.user_id):
+                raise LoginEnded
             await tx.sessions.add(self.opens)
             return 1, ()
-        await tx.sessions.touch(self.session_id, self.user_id, self.now)
+        await tx.sessions.touch(self.session_id, self.user_id, self.now, preview=preview_of(self.draft.text))
         window = await tx.turns.window(self.session_id, WINDOW_TURNS)
         return window.accepted, window.exchanges
 
@@ -135,7 +171,6 @@ class RestartClaim(Claim):
     """The next attempt of a reply that failed. Raises Taken when somebody else began it, SessionNotFound."""
 
     failed: Turn
-    now: datetime
 
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         message, reply = self.failed.message, self.failed.reply
@@ -156,7 +191,6 @@ class RegenerateClaim(Claim):
     turn: Turn
     key: str | None
     model: str | None
-    now: datetime
 
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         message = self.turn.message

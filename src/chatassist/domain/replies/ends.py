@@ -9,6 +9,7 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.production import Production
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import End, Turn
+from chatassist.domain.usage import Used
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +60,20 @@ class Ends:
         failed = replace(End.failure(Internal(), self._clock()), content="", seq=production.seq + 2)
         for attempted in (end, failed):
             try:
-                return await self._store(production.turn, attempted)
+                return await self._store(production, attempted)
             except Exception:  # the runner of reply tasks: no follower is left without an end
                 log.exception("storing a reply failed", extra={"reply_id": production.turn.reply.id})
         return failed
 
-    async def _store(self, turn: Turn, end: End) -> End:
+    async def _store(self, production: Production, end: End) -> End:
         """Store the end once; return what the reply ended as."""
-        store, reply = self._stores.of(turn), turn.reply
+        turn, reply = production.turn, production.turn.reply
+        store = self._stores.of(turn)
+        meter = production.meter if turn.saved else None
 
         async def attempt() -> End:
-            if await store.apply(lambda tx: tx.replies.finish(reply.id, reply.attempt, end)):
+            if await store.apply(lambda tx: tx.replies.finish(reply.id, reply.attempt, end, meter=meter)):
+                await self._count_elsewhere(production, end)
                 return end
             return await self._other_end(turn, end)
 
@@ -78,6 +82,16 @@ class Ends:
         except StoreUnavailable:
             failure = End.failure(ReplyNotStored(), self._clock())
             return replace(failure, content=end.content, thinking=end.thinking, seq=end.seq)
+
+    async def _count_elsewhere(self, production: Production, end: End) -> None:
+        """Count what the reply of an unsaved turn took: its own store counts nothing."""
+        if production.turn.saved or end.usage is None:
+            return
+        used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
+        try:
+            await self._stores.saved.apply(lambda tx: tx.usages.count(production.meter, used))
+        except StoreUnavailable:
+            log.warning("tokens were not counted", extra={"reply_id": production.turn.reply.id})
 
     async def _other_end(self, turn: Turn, end: End) -> End:
         """Return how somebody else (or an earlier try whose COMMIT we did not hear of) ended the attempt."""

@@ -168,7 +168,9 @@ class ReplyEngine:
             return
         accepted.set_result(taken)
         scope = asyncio.timeout(self._rules.deadline)
-        production = Production(turn=taken.turn, scope=scope, max_chars=self._rules.max_chars, seq=seq)
+        production = Production(
+            turn=taken.turn, meter=taken.meter, scope=scope, max_chars=self._rules.max_chars, seq=seq
+        )
         self._productions[claim.reply_id] = production
         try:
             await self._ends.settle(production, await self._produce(production, taken.prompt))

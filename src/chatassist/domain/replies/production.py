@@ -8,6 +8,7 @@ from chatassist.domain.errors import ChatAssistError, LlmTimeout, ReplyInterrupt
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Event, Replace, Thinking
 from chatassist.domain.turns import End, FinishReason, Saved, Status, Turn, Usage
+from chatassist.domain.usage import Meter
 
 MODEL_CHARS = 100
 
@@ -17,6 +18,7 @@ class Production:
     """Deadline, interruption and stop are one way out: the scope's time is over. `seq`: the last event's number."""
 
     turn: Turn
+    meter: Meter
     scope: asyncio.Timeout
     max_chars: int
     seq: int

@@ -44,7 +44,7 @@ class Stopper:
         now = self._engine.clock()
 
         async def work(tx: Transaction) -> tuple[int, Sequence[Version]]:
-            await tx.sessions.touch(session_id, user_id, None, turns=0)  # no version is added meanwhile
+            await tx.sessions.hold(session_id, user_id)  # no version is added meanwhile
             versions = await tx.turns.versions(session_id, position)
             return await tx.turns.delete(session_id, position, now), versions
 

@@ -17,7 +17,7 @@ from chatassist.domain.errors import (
     StoreUnavailable,
 )
 from chatassist.domain.model import User, is_id
-from chatassist.domain.ports.persistence import Taken
+from chatassist.domain.ports.people import Taken
 from chatassist.domain.replies.claiming import Claims
 from chatassist.domain.replies.claims import Claim
 from chatassist.domain.replies.engine import ReplyEngine
@@ -103,7 +103,7 @@ class MessageService:
         async def fresh() -> Turn:
             await self._gate.admit_model(user, model)
             try:
-                return await self._accept(await self._claims.regenerate(turn, key, model))
+                return await self._accept(await self._claims.regenerate(user, turn, key=key, model=model))
             except SessionNotFound as exc:
                 raise MessageNotFound from exc
 
@@ -168,7 +168,7 @@ class MessageService:
 
     async def _again(self, user: User, failed: Turn) -> Turn:
         await self._gate.admit(user, Draft(text=failed.message.content, model=failed.reply.requested_model))
-        return await self._accept(await self._claims.restart(failed))
+        return await self._accept(await self._claims.restart(user, failed))
 
     async def _start(self, user: User, draft: Draft) -> Turn:
         if user.preferences.save_history:

@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from chatassist.domain.errors import BadSeq, ContentInvalid, MessageNotFound
+from chatassist.domain.errors import BadSeq, ContentInvalid, MessageNotFound, SessionNotFound
 from chatassist.domain.model import User, is_clean, is_id
+from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.replies import Numbered
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.replies.follow import Follower
@@ -64,7 +65,15 @@ class ReplyService:
         if feedback and feedback.comment and not is_clean(feedback.comment):
             raise ContentInvalid
         turn = await self._find(user, reply_id)
-        await self._stores.of(turn).apply(lambda tx: tx.replies.rate(reply_id, feedback))
+
+        async def work(tx: Transaction) -> None:
+            await tx.sessions.hold(turn.message.session_id, user.id)
+            await tx.replies.rate(reply_id, feedback)
+
+        try:
+            await self._stores.of(turn).write(work)
+        except SessionNotFound as exc:
+            raise MessageNotFound from exc
         rated = await self._follower.stored(reply_id, user.id)  # a feed knows nothing of ratings
         return await self._shown(await self._settled(rated, 0.0))
 

@@ -7,7 +7,8 @@ from chatassist.domain.errors import CommitUnknown, LoginEnded, TokenInvalid, Us
 from chatassist.domain.model import Login, Profile, User
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.persistence import Store, Taken, Transaction
+from chatassist.domain.ports.people import Taken
+from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.runtime import Runtime
 
 log = logging.getLogger(__name__)
