@@ -54,6 +54,7 @@ from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -270,7 +271,8 @@ class Container(containers.DeclarativeContainer):
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
-    sessions = providers.Singleton(SessionService, store)
+    sessions = providers.Singleton(SessionService, store, gate)
+    history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
     transcriber = providers.Singleton(_transcriber, settings)
@@ -283,5 +285,13 @@ class Container(containers.DeclarativeContainer):
     )
     upkeep = providers.Singleton(Upkeep, stores, engine, lease)
     services = providers.Singleton(
-        Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
+        Services,
+        store,
+        engine,
+        users=users,
+        sessions=sessions,
+        history=history,
+        messages=messages,
+        replies=replies,
+        speech=speech,
     )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_tables import Tables
@@ -93,4 +94,5 @@ def transaction_on(tables: Tables) -> Transaction:
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
+        archive=MemoryArchive(tables),
     )
