@@ -1,11 +1,12 @@
 """What the SQL store does when its database deadlocks, hangs, dies or loses connections. Real servers throughout."""
 
 import asyncio
+import gc
 import random
 import sqlite3
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import IntegrityError
 
+from chatassist.adapters.persistence import sql
 from chatassist.adapters.persistence.migrate import migrate
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
@@ -115,7 +117,7 @@ async def test_a_unit_that_gets_no_connection_in_time_says_so_and_leaves_the_oth
             entered.set()
             await go_on.wait()
 
-        holding = asyncio.create_task(_write(other, hold))
+        holding = asyncio.create_task(_run(other.write, hold))
         await entered.wait()
         with pytest.raises(StoreUnavailable, match=r"within 0\.3 s"):  # the row is locked
             await store.write(lambda tx: tx.sessions.touch(session.id, user.id, NOW))
@@ -125,8 +127,8 @@ async def test_a_unit_that_gets_no_connection_in_time_says_so_and_leaves_the_oth
         assert (await store.read(lambda tx: tx.sessions.get(session.id, user.id))).turns == 2
 
 
-async def _write(store: SqlStore, work: Callable[[Transaction], Any]) -> None:
-    await store.write(work)
+async def _run(call: Callable[..., Awaitable[None]], work: Callable[[Transaction], Any]) -> None:
+    await call(work)
 
 
 async def test_cancelled_readers_never_get_or_cause_anothers_answer(mysql: URL) -> None:
@@ -206,6 +208,39 @@ async def test_who_is_hung_up_on_while_connecting_finds_the_database_away(
         monkeypatch.setattr(store._connections._engine.sync_engine.dialect, "connect", stumble)
         with pytest.raises(StoreUnavailable):
             await get(store, a_user())
+
+
+async def test_a_connection_that_died_while_idle_is_closed_with_the_store(mysql: URL) -> None:
+    async with cutting_commits(mysql) as (proxy, through):
+        async with opened(through) as store:
+            await get(store, a_user())
+            for line in proxy.lines:
+                line.reset()
+            for _ in range(10):  # the loop has seen it by then
+                await asyncio.sleep(0)
+        gc.collect()  # what is collected open warns, which is an error here
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite", *MYSQL_DRIVERS], indirect=True)
+async def test_who_still_runs_when_the_store_is_closed_leaves_no_connection_open(
+    store_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some have a connection, on MySQL the others wait for one until after the end."""
+    monkeypatch.setattr(sql, "_SECONDS_TO_CLOSE", 0)
+    entered, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def linger(tx: Transaction) -> None:
+        entered.release()
+        await go_on.wait()
+        await tx.users.find("nobody")
+
+    async with opened(store_url, pool_size=2) as store:
+        running = [asyncio.create_task(_run(call, linger)) for call in (store.write, store.read) * 2]
+        for _ in range(2):
+            await entered.acquire()
+    go_on.set()
+    await asyncio.gather(*running)
+    gc.collect()  # what is collected open warns, which is an error here
 
 
 # --- A server that hangs, dies and comes back ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import httpx2
 
 from chatassist.adapters.httptools_transport import HttptoolsTransport
+from chatassist.adapters.tls import trusted
 
 
 def open_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.AsyncClient:
@@ -16,6 +17,7 @@ def open_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.As
         limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=32, keepalive_expiry=30.0),
         follow_redirects=False,
         trust_env=False,
+        verify=trusted(),
     )
 
 

@@ -18,6 +18,7 @@ import httpx2
 
 from chatassist.adapters.dialling import dial
 from chatassist.adapters.httptools_connection import VendorConnection, request_head
+from chatassist.adapters.tls import trusted
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -40,9 +41,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         self._open: set[VendorConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        # httpx2's own, for its trust store (the system's, with nothing read from the environment).
-        self._tls = httpx2.create_ssl_context(trust_env=False)
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = trusted()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return the head of its answer. Raises httpx2.TransportError."""

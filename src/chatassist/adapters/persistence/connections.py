@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chatassist.adapters.persistence.engine import close_engine
+
 KEPT_SECONDS = 5.0
 """How long a connection may be kept from the pool, which renews those that are 45 s old; servers hang up after 60."""
 
@@ -41,12 +43,12 @@ class Connections:
             yield kept.db
         except BaseException:
             lost = kept.db.invalidated
-            await self._put_away(kept.db)
+            await kept.db.close()
             if lost:
                 await self._give_back()
             raise
         if self._closed:
-            await self._put_away(kept.db)
+            await kept.db.close()
         else:
             self._idle.append(kept)
 
@@ -54,7 +56,7 @@ class Connections:
         """Close what is idle, and what is lent once it comes back."""
         self._closed = True
         await self._give_back()
-        await self._engine.dispose()
+        await close_engine(self._engine)
 
     async def _fresh(self) -> _Kept:
         """Take the one that was used last, unless it was kept for too long."""
@@ -65,11 +67,6 @@ class Connections:
                 return kept
             await kept.db.close()
         return _Kept(await self._engine.connect(), now + KEPT_SECONDS)
-
-    async def _put_away(self, db: AsyncConnection) -> None:
-        if self._closed:
-            await db.invalidate()  # the pool is gone, and would close nothing
-        await db.close()
 
     async def _give_back(self) -> None:
         idle, self._idle = self._idle, []

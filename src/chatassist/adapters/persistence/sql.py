@@ -66,7 +66,7 @@ class SqlStore(Store):
         await self._bounded(self._readers, look, None)
 
     async def aclose(self) -> None:
-        """Let the running units end, but not for long, then close every connection."""
+        """Let the running units end, but not for long, then close every connection, a late one's when it ends."""
         if self._units:
             await asyncio.wait(self._units, timeout=_SECONDS_TO_CLOSE)
         await self._connections.aclose()
