@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import Preferences, Session, User
+from chatassist.domain.model import Preferences, Session, User, UserChange
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Turn
@@ -130,7 +130,7 @@ async def test_a_user_is_found_by_openid_and_id_and_every_change_of_it_is_kept(s
     assert await store.read(lambda tx: tx.users.find(user.openid)) == user
     changed = replace(user, nickname="", avatar="https://a/2", blocked=True, revision=2)
     for _ in range(2):  # the second time nothing changes
-        await store.write(lambda tx: tx.users.save_profile(changed))
+        await store.write(lambda tx: tx.users.change(user.id, UserChange(nickname="", avatar="https://a/2")))
         await store.write(lambda tx: tx.users.set_blocked(user.id, blocked=True))
     assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == changed
     assert await store.read(lambda tx: tx.users.find_by_id(new_id())) is None
@@ -143,11 +143,10 @@ async def test_openids_that_differ_in_case_are_two_people(store: AnyStore) -> No
     assert await store.read(lambda tx: tx.users.find("Oabc")) is None
 
 
-async def test_saving_a_profile_changes_nothing_else(store: AnyStore) -> None:
-    """Whatever the saver believes: a login that began before an operator blocked the user must not let him in again."""
+async def test_a_change_of_the_nickname_changes_nothing_else(store: AnyStore) -> None:
+    """A login that began before an operator blocked the user must not let him in again."""
     await keep(store, user := a_user(blocked=True, preferences=Preferences(auto_read=True)))
-    believed = replace(user, openid="another", nickname="n", blocked=False, preferences=Preferences())
-    await store.write(lambda tx: tx.users.save_profile(believed))
+    await store.write(lambda tx: tx.users.change(user.id, UserChange(nickname="n")))
     assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
 
 
@@ -225,9 +224,11 @@ async def test_a_change_of_its_own_is_kept_whoever_waits_for_it(store: AnyStore)
     await begun.wait()
     caller.cancel()
     await asyncio.wait({caller})
-    await store.write(lambda tx: tx.users.save_profile(user))  # on SQLite and in memory, its turn comes after
+    await store.write(
+        lambda tx: tx.users.change(user.id, UserChange(nickname="n"))
+    )  # on SQLite and in memory, its turn comes after
     await store.aclose()
-    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, revision=1)
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
 
 
 async def test_a_change_that_raises_changes_nothing(store: AnyStore) -> None:
