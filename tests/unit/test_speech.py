@@ -27,6 +27,7 @@ from chatassist.domain.errors import (
 from chatassist.domain.ports.asr import Hints
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.services.speech import SpeechRules, SpeechService
+from chatassist.domain.usage import Used
 from tests.builders import a_user
 from tests.fixtures.logs import RUN
 from tests.unit.worlds import until
@@ -41,7 +42,13 @@ class Studio:
     def __init__(self, *steps: Step, per_minute: int = 0, **rules: Any) -> None:
         self.engine = ScriptedTranscriber(*steps)
         limiter = MemoryLimiter({Rule.SPEECH: per_minute})
-        self.service = SpeechService(self.engine, recognise, limiter=limiter, rules=SpeechRules(**rules))
+        self.counted: list[tuple[str, Used]] = []
+        self.service = SpeechService(
+            self.engine, recognise, limiter=limiter, count=self._count, rules=SpeechRules(**rules)
+        )
+
+    async def _count(self, openid: str, used: Used) -> None:
+        self.counted.append((openid, used))
 
     async def hears(self, data: bytes = FLAC, **hints: str) -> Transcript:
         return await self.service.transcribe(ANNA, data, Hints(**hints))
@@ -121,7 +128,10 @@ async def test_what_the_engine_says_is_passed_on(error: ChatAssistError) -> None
 
 
 async def test_without_an_engine_it_says_so() -> None:
-    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}))
+    async def never(_: str, __: Used) -> None:
+        raise AssertionError
+
+    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}), count=never)
 
     with pytest.raises(AsrNotConfigured):
         await service.transcribe(ANNA, FLAC)

@@ -37,10 +37,12 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.turns import Draft, Turn
 from chatassist.domain.upkeep import Upkeep
@@ -298,6 +300,8 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
+        self.usage = UsageService(self.store, METERING, limiter=self.limiter, clock=self.clock)
+        self.exports = ExportService(self.store, METERING, limiter=self.limiter, clock=self.clock)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
@@ -306,7 +310,9 @@ class World:
             sessions=self.sessions,
             messages=self.messages,
             replies=self.replies,
-            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
+            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),
+            usage=self.usage,
+            exports=self.exports,
         )
 
     async def __aenter__(self) -> "World":

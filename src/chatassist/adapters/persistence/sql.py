@@ -14,6 +14,7 @@ from chatassist.adapters.persistence.failures import away, is_defect, is_lost, i
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_chats import SqlTurns
+from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
@@ -144,4 +145,5 @@ def _transaction(db: AsyncConnection) -> Transaction:
         turns=SqlTurns(db),
         replies=SqlReplies(db),
         instances=SqlInstances(db),
+        exports=SqlExports(db),
     )

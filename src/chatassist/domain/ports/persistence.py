@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from chatassist.domain.model import Session
+from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
@@ -191,6 +192,7 @@ class Transaction:
     turns: Turns
     replies: Replies
     instances: Instances
+    exports: Exports
 
 
 class Store(ABC):
