@@ -46,11 +46,10 @@ _COUNT = Prepared(
     .values({column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _USED})
 )
 _BEGIN_DAY = Prepared(insert(USAGE_DAYS), *USAGE_DAYS.c.keys())
-# An INSERT that meets another's row would take a shared lock on it; of several that then want to UPDATE, none could.
+# On MySQL an INSERT that meets another's row locks it shared: of several that then want to UPDATE it, none could.
+_BEGUN = mysql.insert(USAGE_DAYS)
 _BEGIN_DAY_ON_MYSQL = Prepared(
-    mysql.insert(USAGE_DAYS).on_duplicate_key_update(
-        {column.name: column + mysql.insert(USAGE_DAYS).inserted[column.name] for column in _USED}
-    ),
+    _BEGUN.on_duplicate_key_update({column.name: column + _BEGUN.inserted[column.name] for column in _USED}),
     *USAGE_DAYS.c.keys(),
 )
 _FIND_DAY = select(*_USED).where(OF_METER)
