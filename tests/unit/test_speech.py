@@ -70,6 +70,28 @@ async def test_the_engine_gets_the_bytes_their_kind_and_the_hints() -> None:
     assert (audio.data, audio.kind, hints) == (FLAC, AudioKind.FLAC, Hints(language="zh", prompt="小爱"))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "counted"),
+    [(2.5, 2500), (0.0304, 30), (60, 60_000), (None, 0), (0.0, 0), (-1.0, 0), (float("nan"), 0), (float("inf"), 0)],
+)
+async def test_what_was_understood_counts_as_long_as_the_engine_says(seconds: float | None, counted: int) -> None:
+    studio = Studio(Transcript(text="ok", duration=seconds))
+
+    await studio.hears()
+
+    assert studio.counted == ([(ANNA.openid, Used(audio_ms=counted))] if counted else [])
+
+
+async def test_what_was_not_understood_does_not_count() -> None:
+    studio = Studio(Transcript(text=" ", duration=2.5), AsrUnavailable("away"))
+
+    for _ in range(2):
+        with pytest.raises((AudioNoSpeech, AsrUnavailable)):
+            await studio.hears()
+
+    assert studio.counted == []
+
+
 @pytest.mark.parametrize("nothing", ["", "  \n\u3000"])
 async def test_nothing_heard_is_an_error_and_not_an_empty_success(nothing: str) -> None:
     with pytest.raises(AudioNoSpeech):
