@@ -150,6 +150,41 @@ async def test_a_change_of_the_nickname_changes_nothing_else(store: AnyStore) ->
     assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        UserChange(nickname="n", avatar="https://a/1", is_dark_mode=False, auto_read=True, save_history=False),
+        UserChange(avatar="https://a/2"),
+        UserChange(is_dark_mode=False),
+        UserChange(auto_read=True, save_history=True),
+    ],
+)
+async def test_a_change_stores_the_fields_that_it_names(store: AnyStore, change: UserChange) -> None:
+    user = a_user(nickname="old", avatar="https://a/0", preferences=Preferences(is_dark_mode=True, save_history=False))
+    await keep(store, user, other := a_user())
+    await store.apply(lambda tx: tx.users.change(user.id, change))
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == user.changed(change)
+    await store.apply(lambda tx: tx.users.change(new_id(), change))  # nobody's
+    assert await store.read(lambda tx: tx.users.find_by_id(other.id)) == other
+
+
+async def test_changes_of_different_fields_at_once_all_stay(store: AnyStore) -> None:
+    await keep(store, user := a_user())
+    changes = (
+        UserChange(nickname="n"),
+        UserChange(avatar="https://a/1"),
+        UserChange(is_dark_mode=True),
+        UserChange(auto_read=True),
+        UserChange(save_history=False),
+    )
+    await asyncio.gather(
+        *(store.apply(lambda tx, change=change: tx.users.change(user.id, change)) for change in changes)  # type: ignore[misc]
+    )
+    preferences = Preferences(is_dark_mode=True, auto_read=True, save_history=False)
+    expected = replace(user, nickname="n", avatar="https://a/1", preferences=preferences, revision=5)
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == expected
+
+
 async def test_a_login_comes_with_its_user_until_it_is_ended(store: AnyStore) -> None:
     await keep(store, user := a_user(), other := a_user())
     phone, tablet, foreign = a_login(user), a_login(user), a_login(other)
