@@ -189,3 +189,25 @@ async def test_after_its_time_a_session_is_gone_with_its_keys(
         assert reason_of(await ask(person, sent["messageId"], what, method)) == (404, "message_not_found")
     assert reason_of(await person.send("more", sessionId=sent["sessionId"])) == (404, "session_not_found")
     assert not (await person.says("hidden", clientMessageId="k"))["replayed"]
+
+
+async def test_switching_off_and_on_over_http_leaves_no_trace_in_lists_history_or_export(
+    hidden: Person, vendor: LoopbackVendor
+) -> None:
+    vendor.answers("kept!", "hidden!", "more hidden!", "kept too!")
+    await keep_nothing(hidden, nothing=False)
+    saved = (await hidden.says("kept"))["sessionId"]
+    shown = f"/v1/chat/history?sessionId={saved}"
+    before = [data_of(await hidden.get(path)) for path in ("/v1/chat/sessions", shown)]
+    await keep_nothing(hidden)
+    unsaved = (await hidden.says("hidden", sessionId=saved))["sessionId"]
+    await hidden.says("more hidden", sessionId=unsaved)
+    assert [data_of(await hidden.get(path)) for path in ("/v1/chat/sessions", shown)] == before
+    for path in (f"/v1/chat/history?sessionId={unsaved}", f"/v1/chat/sessions/{unsaved}"):
+        assert reason_of(await hidden.get(path)) == (404, "session_not_found")
+    assert "hidden" not in str((await hidden.get("/v1/user/export")).json()["sessions"])
+    await keep_nothing(hidden, nothing=False)
+    await hidden.says("kept too", sessionId=saved)
+    items = data_of(await hidden.get(shown))["items"]
+    assert [item["content"] for item in items] == ["kept", "kept!", "kept too", "kept too!"]
+    assert len(data_of(await hidden.get("/v1/chat/sessions"))["items"]) == 1

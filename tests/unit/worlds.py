@@ -39,6 +39,7 @@ from chatassist.domain.replies.stores import Stores
 from chatassist.domain.replies.titles import Titler, TitleRules
 from chatassist.domain.services import Services
 from chatassist.domain.services.exports import ExportService
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -307,7 +308,8 @@ class World:
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
-        self.sessions = SessionService(self.store)
+        self.sessions = SessionService(self.store, self.gate)
+        self.history = HistoryService(self.store, self.follower)
         self.usage = UsageService(self.store, METERING, limiter=self.limiter, clock=self.clock)
         self.exports = ExportService(self.store, METERING, limiter=self.limiter, clock=self.clock)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
@@ -316,6 +318,7 @@ class World:
             self.engine,
             users=self.users,
             sessions=self.sessions,
+            history=self.history,
             messages=self.messages,
             replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
@@ -95,4 +96,5 @@ def transaction_on(tables: Tables) -> Transaction:
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
         exports=MemoryExports(tables),
+        archive=MemoryArchive(tables),
     )

@@ -5,6 +5,7 @@ import asyncio
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.exports import ExportService
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -23,6 +24,7 @@ class Services:
         *,
         users: UserService,
         sessions: SessionService,
+        history: HistoryService,
         messages: MessageService,
         replies: ReplyService,
         speech: SpeechService,
@@ -33,6 +35,7 @@ class Services:
         self._engine = engine
         self.users = users
         self.sessions = sessions
+        self.history = history
         self.messages = messages
         self.replies = replies
         self.speech = speech

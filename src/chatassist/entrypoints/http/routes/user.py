@@ -6,8 +6,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chatassist.domain import errors
 from chatassist.entrypoints.http.auth import CallerNow, Given
+from chatassist.entrypoints.http.conditional import NOT_MODIFIED, held, tag_of, tagged
 from chatassist.entrypoints.http.download import ExportDownload, ExportFormat
-from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, conditional
+from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid
 from chatassist.entrypoints.http.export_json import ExportOut
 from chatassist.entrypoints.http.middleware import StrictJsonRoute
 from chatassist.entrypoints.http.openapi import CALLER, refusals
@@ -16,9 +17,6 @@ from chatassist.entrypoints.http.user_schemas import ProfileIn, SettingsIn, Usag
 
 router = APIRouter(prefix="/user", tags=["user"], route_class=StrictJsonRoute)
 
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "What the client holds under its ETag is still true"}
-}
 _READ = (*CALLER, errors.TooManyReads)
 _CHANGE = (*_READ, InvalidRequest, JsonInvalid, BodyTooLarge)
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {
@@ -31,10 +29,12 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/info", response_model=Envelope[UserOut], responses={**refusals(*_READ), **_NOT_MODIFIED})
+@router.get("/info", response_model=Envelope[UserOut], responses={**refusals(*_READ), **NOT_MODIFIED})
 async def info(request: Request, given: Given, caller: CallerNow) -> Response:
     """Show the user who is logged in. With `If-None-Match`, 304 when nothing changed."""
-    return conditional(request, Envelope(data=user_out(await given.users.info(caller.user))))
+    user = await given.users.info(caller.user)
+    tag = tag_of(request, user.id, user.revision)
+    return held(request, tag) or tagged(Envelope(data=user_out(user)), tag)
 
 
 @router.put("/info", responses=refusals(*_CHANGE, errors.ContentInvalid, errors.NicknameInvalid, errors.AvatarInvalid))
@@ -43,10 +43,12 @@ async def change_info(given: Given, caller: CallerNow, body: ProfileIn) -> Envel
     return Envelope(data=user_out(await given.users.change(caller.user, body.change())))
 
 
-@router.get("/settings", response_model=Envelope[SettingsOut], responses={**refusals(*_READ), **_NOT_MODIFIED})
+@router.get("/settings", response_model=Envelope[SettingsOut], responses={**refusals(*_READ), **NOT_MODIFIED})
 async def settings(request: Request, given: Given, caller: CallerNow) -> Response:
     """Show the user's settings. With `If-None-Match`, 304 when nothing changed."""
-    return conditional(request, Envelope(data=settings_out(await given.users.info(caller.user))))
+    user = await given.users.info(caller.user)
+    tag = tag_of(request, user.id, user.revision)
+    return held(request, tag) or tagged(Envelope(data=settings_out(user)), tag)
 
 
 @router.put("/settings", responses=refusals(*_CHANGE))
