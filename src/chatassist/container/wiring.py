@@ -54,11 +54,13 @@ from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
 from chatassist.domain.usage import Calendar, Metering
@@ -275,12 +277,15 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
+    exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(_transcriber, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,
         providers.Object(recognise),
         limiter=limiter,
+        count=usage.provided.count,
         rules=providers.Callable(_speech_rules, settings),
     )
     upkeep = providers.Singleton(Upkeep, stores, engine, lease)
@@ -294,4 +299,6 @@ class Container(containers.DeclarativeContainer):
         messages=messages,
         replies=replies,
         speech=speech,
+        usage=usage,
+        exports=exports,
     )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
@@ -94,5 +95,6 @@ def transaction_on(tables: Tables) -> Transaction:
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
+        exports=MemoryExports(tables),
         archive=MemoryArchive(tables),
     )

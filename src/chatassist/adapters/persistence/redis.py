@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory import MemoryInstances
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
+from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
@@ -99,5 +100,6 @@ def _transaction(loaded: Loaded) -> Transaction:
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
+        exports=MemoryExports(loaded.tables),
         archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )

@@ -16,6 +16,7 @@ from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_archive import SqlArchive
 from chatassist.adapters.persistence.sql_chats import SqlTurns
+from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
@@ -146,5 +147,6 @@ def _transaction(db: AsyncConnection) -> Transaction:
         turns=SqlTurns(db),
         replies=SqlReplies(db),
         instances=SqlInstances(db),
+        exports=SqlExports(db),
         archive=SqlArchive(db),
     )

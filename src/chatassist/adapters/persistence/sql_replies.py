@@ -10,13 +10,13 @@ from sqlalchemy import bindparam, case, delete, func, insert, or_, select, text,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.prepared import Prepared
-from chatassist.adapters.persistence.sql_people import OF_METER, meter_values
+from chatassist.adapters.persistence.sql_people import OF_METER, SqlUsages, meter_values
 from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES, SESSIONS, USAGE_DAYS, USERS
 from chatassist.adapters.persistence.together import Together
 from chatassist.domain.ports.persistence import Instances, Replies
 from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, End, Feedback, Saved, Status
-from chatassist.domain.usage import Meter
+from chatassist.domain.usage import Meter, Used
 
 _SAVED_AT_ONCE = 50  # texts in one statement
 _SAVED_CHARS = 400_000  # and with these it is full: at 4 bytes each, below the smallest packet limit (MySQL 5.7: 4 MiB)
@@ -131,11 +131,17 @@ class SqlReplies(Replies):
         keeps = end.content is None
         if end.content is not None:
             values |= {"new_content": end.content, "new_thinking": end.thinking or None}
-        if meter is not None and end.usage is not None:
-            spent = {"more_input_tokens": end.usage.input_tokens, "more_output_tokens": end.usage.output_tokens}
+        if meter is None or end.usage is None:
+            return await _FINISH[keeps, False].change(self._db, values)
+        used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
+        if self._db.dialect.name == "mysql":
+            spent = {"more_input_tokens": used.input_tokens, "more_output_tokens": used.output_tokens}
             if await _FINISH[keeps, True].change(self._db, values | spent | meter_values(meter)):
                 return True  # else it may be the day that is missing
-        return await _FINISH[keeps, False].change(self._db, values)
+        ended = await _FINISH[keeps, False].change(self._db, values)
+        if ended:
+            await SqlUsages(self._db).count(meter, used)
+        return ended
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
         """Begin the next attempt, if this one failed."""

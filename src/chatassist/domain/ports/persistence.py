@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from chatassist.domain.model import Session
 from chatassist.domain.ports.archive import Archive
+from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
@@ -198,6 +199,7 @@ class Transaction:
     turns: Turns
     replies: Replies
     instances: Instances
+    exports: Exports
     archive: Archive
 
 

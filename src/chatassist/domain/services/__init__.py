@@ -4,18 +4,20 @@ import asyncio
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 
 
 class Services:
     """The services, and what a door needs to come and go politely."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one of each
         self,
         store: Store,
         engine: ReplyEngine,
@@ -26,6 +28,8 @@ class Services:
         messages: MessageService,
         replies: ReplyService,
         speech: SpeechService,
+        usage: UsageService,
+        exports: ExportService,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -35,6 +39,8 @@ class Services:
         self.messages = messages
         self.replies = replies
         self.speech = speech
+        self.usage = usage
+        self.exports = exports
 
     async def check(self) -> None:
         """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""
