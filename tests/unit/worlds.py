@@ -39,6 +39,7 @@ from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
@@ -298,12 +299,14 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
+        self.search = SearchService(self.store, self.limiter, SearchRules())
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
             self.engine,
             users=self.users,
             sessions=self.sessions,
+            search=self.search,
             messages=self.messages,
             replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),

@@ -55,6 +55,7 @@ from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
@@ -248,6 +249,7 @@ class Container(containers.DeclarativeContainer):
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     sessions = providers.Singleton(SessionService, store)
+    search = providers.Singleton(SearchService, store, limiter, SearchRules())
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
     transcriber = providers.Singleton(_transcriber, settings)
@@ -260,5 +262,13 @@ class Container(containers.DeclarativeContainer):
     )
     upkeep = providers.Singleton(Upkeep, stores, engine, lease)
     services = providers.Singleton(
-        Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
+        Services,
+        store,
+        engine,
+        users=users,
+        sessions=sessions,
+        search=search,
+        messages=messages,
+        replies=replies,
+        speech=speech,
     )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
 
@@ -93,4 +94,5 @@ def transaction_on(tables: Tables) -> Transaction:
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
+        search=MemorySearch(tables),
     )

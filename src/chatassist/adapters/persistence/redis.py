@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory import MemoryInstances
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
 from chatassist.adapters.seal import Seal
@@ -98,4 +99,5 @@ def _transaction(loaded: Loaded) -> Transaction:
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
+        search=MemorySearch(loaded.tables),
     )

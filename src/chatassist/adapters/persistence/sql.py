@@ -16,6 +16,7 @@ from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_chats import SqlTurns
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
+from chatassist.adapters.persistence.sql_search import SqlSearch
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.ports.persistence import Store, Transaction
@@ -144,4 +145,5 @@ def _transaction(db: AsyncConnection) -> Transaction:
         turns=SqlTurns(db),
         replies=SqlReplies(db),
         instances=SqlInstances(db),
+        search=SqlSearch(db),
     )

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from chatassist.domain.model import Session
 from chatassist.domain.ports.people import Logins, Usages, Users
+from chatassist.domain.ports.search import Search
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
 
@@ -191,6 +192,7 @@ class Transaction:
     turns: Turns
     replies: Replies
     instances: Instances
+    search: Search
 
 
 class Store(ABC):

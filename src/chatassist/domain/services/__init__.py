@@ -6,6 +6,7 @@ from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
@@ -21,6 +22,7 @@ class Services:
         *,
         users: UserService,
         sessions: SessionService,
+        search: SearchService,
         messages: MessageService,
         replies: ReplyService,
         speech: SpeechService,
@@ -29,6 +31,7 @@ class Services:
         self._engine = engine
         self.users = users
         self.sessions = sessions
+        self.search = search
         self.messages = messages
         self.replies = replies
         self.speech = speech
