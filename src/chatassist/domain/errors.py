@@ -51,10 +51,6 @@ class KeywordTooLong(InvalidInput, slug="keyword_too_long"):
     """The keyword has more than 50 characters (Unicode code points)."""
 
 
-class BadCursor(InvalidInput, slug="bad_cursor"):
-    """The cursor is none that this list gave to this user, or the anchor is no message of the session."""
-
-
 class ContentBlocked(InvalidInput, slug="content_blocked"):
     """Our moderator refused the content; nothing was stored and no vendor was called."""
 
@@ -81,6 +77,10 @@ class ReplyRunning(InvalidInput, slug="reply_running"):
 
 class BadSeq(InvalidInput, slug="bad_seq"):
     """The event number to go on from is none, or lies beyond the reply's last event."""
+
+
+class BadCursor(InvalidInput, slug="bad_cursor"):
+    """What a list is to go on from is no place in it, or one in another list."""
 
 
 class AudioEmpty(InvalidInput, slug="audio_empty"):
