@@ -134,7 +134,7 @@ async def test_a_cursor_is_good_for_its_user_and_its_keyword_alone(any_database:
     assert len((await search(anna, " 梨 ", limit=1, cursor=cursor))["items"]) == 1, "it is trimmed"
     assert reason_of(await ask(anna, keyword="李", cursor=cursor)) == (400, "bad_cursor")
     assert reason_of(await ask(bert, keyword="梨", cursor=cursor)) == (400, "bad_cursor")
-    for spoilt in (cursor[:-1], cursor + "A", cursor[:-1] + ("A" if cursor[-1] != "A" else "B"), cursor.swapcase()):
+    for spoilt in ("", cursor[:-1], cursor + "a", "a" + cursor, cursor.upper(), cursor.replace(".", "")):
         assert reason_of(await ask(anna, keyword="梨", cursor=spoilt)) == (400, "bad_cursor")
 
 

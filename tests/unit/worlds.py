@@ -37,6 +37,7 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
@@ -298,8 +299,9 @@ class World:
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
-        self.sessions = SessionService(self.store)
         self.search = SearchService(self.store, self.limiter, SearchRules())
+        self.sessions = SessionService(self.store, self.gate)
+        self.history = HistoryService(self.store, self.follower)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
@@ -307,6 +309,7 @@ class World:
             users=self.users,
             sessions=self.sessions,
             search=self.search,
+            history=self.history,
             messages=self.messages,
             replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),

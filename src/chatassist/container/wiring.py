@@ -53,6 +53,7 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
@@ -248,8 +249,9 @@ class Container(containers.DeclarativeContainer):
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
-    sessions = providers.Singleton(SessionService, store)
     search = providers.Singleton(SearchService, store, limiter, SearchRules())
+    sessions = providers.Singleton(SessionService, store, gate)
+    history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
     transcriber = providers.Singleton(_transcriber, settings)
@@ -268,6 +270,7 @@ class Container(containers.DeclarativeContainer):
         users=users,
         sessions=sessions,
         search=search,
+        history=history,
         messages=messages,
         replies=replies,
         speech=speech,

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_search import MemorySearch
@@ -95,4 +96,5 @@ def transaction_on(tables: Tables) -> Transaction:
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
         search=MemorySearch(tables),
+        archive=MemoryArchive(tables),
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory import MemoryInstances
+from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
@@ -100,4 +101,5 @@ def _transaction(loaded: Loaded) -> Transaction:
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
         search=MemorySearch(loaded.tables),
+        archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )

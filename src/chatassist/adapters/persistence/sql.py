@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
+from chatassist.adapters.persistence.sql_archive import SqlArchive
 from chatassist.adapters.persistence.sql_chats import SqlTurns
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
@@ -146,4 +147,5 @@ def _transaction(db: AsyncConnection) -> Transaction:
         replies=SqlReplies(db),
         instances=SqlInstances(db),
         search=SqlSearch(db),
+        archive=SqlArchive(db),
     )

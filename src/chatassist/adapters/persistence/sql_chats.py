@@ -100,7 +100,11 @@ def is_shown(reply: FromClause, other: FromClause) -> ColumnElement[bool]:
     return ~exists().where(_of_the_same_turn(reply, other), before)
 
 
-_LATEST = _youngest(_TURNS.where(is_shown(_REPLY, _OTHER)))
+SHOWN_TURNS = _TURNS.where(is_shown(_REPLY, _OTHER))
+"""Turns in the version they show, read as `as_turn` wants them."""
+SHOWN = _REPLY.c
+"""The columns of the reply that such a turn shows."""
+_LATEST = _youngest(SHOWN_TURNS)
 _COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
 _WINDOW = Prepared(
     _youngest(

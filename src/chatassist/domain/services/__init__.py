@@ -4,6 +4,7 @@ import asyncio
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchService
@@ -23,6 +24,7 @@ class Services:
         users: UserService,
         sessions: SessionService,
         search: SearchService,
+        history: HistoryService,
         messages: MessageService,
         replies: ReplyService,
         speech: SpeechService,
@@ -32,6 +34,7 @@ class Services:
         self.users = users
         self.sessions = sessions
         self.search = search
+        self.history = history
         self.messages = messages
         self.replies = replies
         self.speech = speech

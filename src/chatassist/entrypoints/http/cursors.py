@@ -1,44 +1,41 @@
-"""Places in lists, as clients carry them from one page to the next: opaque, and good for one list of one user.
+"""Where a list goes on, as a text that only the same list takes back.
 
-They are no secret and give no right, since every list is its own user's anyway: they are guarded against mistakes.
+A cursor holds no secret and is not secret: whoever forges one finds nothing but his own, since a list is always one
+user's. The digest is there to refuse what is damaged, or comes from another list or another user.
 """
 
 import base64
 import binascii
 import hashlib
+import json
 import re
-from typing import Annotated
-
-from fastapi import Query
+from collections.abc import Sequence
+from typing import Any
 
 from chatassist.domain.errors import BadCursor
 
-_FORM = re.compile(r"[A-Za-z0-9_-]{16,512}")
-_MARK_BYTES = 9
-
-Cursor = Annotated[str | None, Query(description="`nextCursor` of the page before; without it, the first page")]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many items a page may have")]
+_CURSOR = re.compile(r"([A-Za-z0-9_-]{1,400})\.([0-9a-f]{16})")
 
 
-def cursor_of(place: str, *scope: str) -> str:
-    """Return the cursor for a place in the list that `scope` describes: its kind, its user, what it was asked for."""
-    return base64.urlsafe_b64encode(_mark(place, scope) + place.encode()).rstrip(b"=").decode()
+def cursor_of(values: Sequence[Any], *about: str) -> str:
+    """Return a cursor for these values (JSON's), in the list that these texts tell apart from all others."""
+    payload = base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+    return f"{payload}.{_digest(payload, about)}"
 
 
-def place_in(cursor: str, *scope: str) -> str:
-    """Return the place that a cursor of this list means. Raises BadCursor."""
-    try:
-        if not _FORM.fullmatch(cursor):
-            raise BadCursor
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        place = raw[_MARK_BYTES:].decode()
-    except (binascii.Error, UnicodeDecodeError) as exc:
-        raise BadCursor from exc
-    if cursor_of(place, *scope) != cursor:
+def values_of(cursor: str, *about: str) -> list[Any]:
+    """Return the values of a cursor of this list. Raises BadCursor."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None or found[2] != _digest(found[1], about):
         raise BadCursor
-    return place
+    try:
+        values = json.loads(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+    except (binascii.Error, ValueError) as exc:
+        raise BadCursor from exc
+    if not isinstance(values, list):
+        raise BadCursor
+    return values
 
 
-def _mark(place: str, scope: tuple[str, ...]) -> bytes:
-    described = "\0".join((*scope, place)).encode(errors="surrogatepass")
-    return hashlib.sha256(described).digest()[:_MARK_BYTES]
+def _digest(payload: str, about: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps([payload, *about]).encode()).hexdigest()[:16]
