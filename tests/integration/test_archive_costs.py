@@ -32,12 +32,15 @@ async def a_long_history(tx: Transaction, user: User, turns: int, *, sessions: i
     return session
 
 
-async def test_looking_uses_indexes_and_sorts_nothing(mysql: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["one of many", "alone"])
+async def test_looking_uses_indexes_and_sorts_nothing(mysql: URL, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """Also where everything that is kept is one user's, and nearly all of it in one session."""
     user = a_user()
     kept: list[Session] = []
 
     async def prepare(tx: Transaction) -> None:
-        await a_crowd(tx)
+        if not alone:
+            await a_crowd(tx)
         kept.append(await a_long_history(tx, user, 200, sessions=300))
 
     async def look(tx: Transaction) -> None:
