@@ -42,6 +42,7 @@ from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.usage import UsageService
@@ -308,6 +309,7 @@ class World:
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
+        self.search = SearchService(self.store, self.limiter, SearchRules())
         self.sessions = SessionService(self.store, self.gate)
         self.history = HistoryService(self.store, self.follower)
         self.usage = UsageService(self.store, METERING, limiter=self.limiter, clock=self.clock)
@@ -318,6 +320,7 @@ class World:
             self.engine,
             users=self.users,
             sessions=self.sessions,
+            search=self.search,
             history=self.history,
             messages=self.messages,
             replies=self.replies,

@@ -9,6 +9,7 @@ from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
 
@@ -96,5 +97,6 @@ def transaction_on(tables: Tables) -> Transaction:
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
         exports=MemoryExports(tables),
+        search=MemorySearch(tables),
         archive=MemoryArchive(tables),
     )

@@ -10,6 +10,7 @@ from chatassist.adapters.persistence.memory import MemoryInstances
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
 from chatassist.adapters.seal import Seal
@@ -101,5 +102,6 @@ def _transaction(loaded: Loaded) -> Transaction:
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
         exports=MemoryExports(loaded.tables),
+        search=MemorySearch(loaded.tables),
         archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )

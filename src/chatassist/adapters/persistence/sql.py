@@ -19,6 +19,7 @@ from chatassist.adapters.persistence.sql_chats import SqlTurns
 from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
+from chatassist.adapters.persistence.sql_search import SqlSearch
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.ports.persistence import Store, Transaction
@@ -148,5 +149,6 @@ def _transaction(db: AsyncConnection) -> Transaction:
         replies=SqlReplies(db),
         instances=SqlInstances(db),
         exports=SqlExports(db),
+        search=SqlSearch(db),
         archive=SqlArchive(db),
     )

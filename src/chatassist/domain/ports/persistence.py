@@ -13,6 +13,7 @@ from chatassist.domain.model import Session
 from chatassist.domain.ports.archive import Archive
 from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
+from chatassist.domain.ports.search import Search
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
 
@@ -200,6 +201,7 @@ class Transaction:
     replies: Replies
     instances: Instances
     exports: Exports
+    search: Search
     archive: Archive
 
 

@@ -1,6 +1,7 @@
 """What the doors are given: every use of the assistant, behind one value."""
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
@@ -8,39 +9,29 @@ from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 
 
+@dataclass(frozen=True)
 class Services:
     """The services, and what a door needs to come and go politely."""
 
-    def __init__(  # noqa: PLR0913 - one of each
-        self,
-        store: Store,
-        engine: ReplyEngine,
-        *,
-        users: UserService,
-        sessions: SessionService,
-        history: HistoryService,
-        messages: MessageService,
-        replies: ReplyService,
-        speech: SpeechService,
-        usage: UsageService,
-        exports: ExportService,
-    ) -> None:
-        self._store = store
-        self._engine = engine
-        self.users = users
-        self.sessions = sessions
-        self.history = history
-        self.messages = messages
-        self.replies = replies
-        self.speech = speech
-        self.usage = usage
-        self.exports = exports
+    _store: Store
+    _engine: ReplyEngine
+    _: KW_ONLY
+    users: UserService
+    sessions: SessionService
+    history: HistoryService
+    search: SearchService
+    messages: MessageService
+    replies: ReplyService
+    speech: SpeechService
+    usage: UsageService
+    exports: ExportService
 
     async def check(self) -> None:
         """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""
