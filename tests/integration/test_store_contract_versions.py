@@ -218,7 +218,7 @@ async def a_turn_full_of_secrets(store: AnyStore, session: Session) -> list[Turn
 
 async def everything_in(store: AnyStore) -> str:
     if isinstance(store, SqlStore):
-        async with store._engine.connect() as db:
+        async with store._connections._engine.connect() as db:
             return str((await db.execute(text("SELECT * FROM messages"))).all())
     assert isinstance(store, MemoryStore)
     return repr(store._tables)

@@ -21,11 +21,11 @@ def open_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.As
     )
 
 
-def open_vendor_client(*, read_timeout: float, max_connections: int = 256) -> httpx2.AsyncClient:
+def open_vendor_client(*, read_timeout: float, transport: HttptoolsTransport | None = None) -> httpx2.AsyncClient:
     """Return a client for an AI vendor: the same, on a transport that costs a fraction of httpx2's own."""
     return httpx2.AsyncClient(
         timeout=httpx2.Timeout(read_timeout, connect=5.0, write=10.0, pool=5.0),
-        transport=HttptoolsTransport(max_connections=max_connections),
+        transport=transport or HttptoolsTransport(max_connections=256),
         follow_redirects=False,
         trust_env=False,
     )

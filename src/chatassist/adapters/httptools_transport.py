@@ -156,7 +156,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         self._sweeper = None if oldest is None else loop.call_at(oldest, self._sweep)
 
 
-class _Body(httpx2.AsyncByteStream):
+class _Body(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     """An answer's body; closing it before its end closes the socket."""
 
     def __init__(
@@ -167,9 +167,14 @@ class _Body(httpx2.AsyncByteStream):
         self._connection: VendorConnection | None = connection
         self._seconds = seconds
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._connection is not None and (part := await self._connection.read(self._seconds)):
-            yield part
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next part; no generator, since this is run for every word of every reply."""
+        if self._connection is None or not (part := await self._connection.read(self._seconds)):
+            raise StopAsyncIteration
+        return part
 
     async def aclose(self) -> None:
         """Give the connection back; again does nothing."""
