@@ -303,7 +303,7 @@ class World:
         self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
         claims = Claims(self.stores, runtime, rules=prompt or PromptRules(), metering=METERING)
         self.messages = MessageService(
-            self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=0.1
+            self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=PATIENCE
         )
         stopper = Stopper(self.stores, self.engine, self.follower, feed=self.feed, ends=self.ends)
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
