@@ -11,11 +11,11 @@ from sqlalchemy import text
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import MessageNotFound, SessionNotFound
-from chatassist.domain.model import Session
+from chatassist.domain.model import Session, TitleSource
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Version
 from chatassist.domain.turns import Exchange, Feedback, FinishReason, Rating, Status, Turn, Usage
-from tests.builders import NOW, a_save, a_turn, a_version, an_end, new_id
+from tests.builders import NOW, a_save, a_session, a_turn, a_user, a_version, an_end, new_id
 from tests.fixtures.databases import AnyStore, in_redis_too
 from tests.integration.storing import a_kept_session, keep, keep_versions, turn_of
 
@@ -188,6 +188,27 @@ async def test_a_session_can_be_held_without_being_used(store: AnyStore) -> None
     for user_id, session_id in ((session.user_id, new_id()), (new_id(), session.id)):
         with pytest.raises(SessionNotFound):
             await store.write(lambda tx, s=session_id, u=user_id: tx.sessions.hold(s, u))  # type: ignore[misc]
+
+
+@in_redis_too
+async def test_a_session_that_loses_its_first_turn_is_called_after_the_next_unless_its_user_named_it(
+    store: AnyStore,
+) -> None:
+    """Else the title would go on telling what was deleted for good."""
+    await keep(store, user := a_user())
+    named = a_session(user, title="mine", title_source=TitleSource.USER)
+    called = a_session(user, title="first", title_source=TitleSource.MODEL)
+    for session in (named, called):
+        turns = [a_turn(session, position, text=f"question {position}", **GOOD) for position in (1, 2, 3)]
+        await keep(store, session, *turns)
+        seen = []
+        for turn in (turns[1], turns[0], turns[2]):
+            await delete(store, turn)
+            now = await store.read(lambda tx, one=session: tx.sessions.get(one.id, one.user_id))  # type: ignore[misc]
+            seen.append((now.title, now.preview))
+        previews = ("good", "good", "")
+        titles = ("mine",) * 3 if session is named else ("first", "question 3", "")
+        assert seen == list(zip(titles, previews, strict=True))
 
 
 # --- Deleting -------------------------------------------------------------------------------------------------------

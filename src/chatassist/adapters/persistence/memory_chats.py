@@ -9,7 +9,7 @@ from chatassist.domain.errors import MessageNotFound, SessionNotFound
 from chatassist.domain.model import Session, TitleSource
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Turns, Version, Window
-from chatassist.domain.titles import preview_of
+from chatassist.domain.titles import first_words, preview_of
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter, Used
 
@@ -135,6 +135,7 @@ class MemoryTurns(Turns):
         if not gone:
             return 0
         self._tell(session_id, sum(turn.reply.status is Status.RUNNING for turn in gone))
+        self._rename_after(session_id, position)
         return len(gone) + 1
 
     async def purge(self, before: datetime) -> int:
@@ -153,6 +154,15 @@ class MemoryTurns(Turns):
         self._tables.sessions[session_id] = replace(
             session, messages=session.messages - 2, running=session.running - running_less, preview=preview
         )
+
+    def _rename_after(self, session_id: str, position: int) -> None:
+        """Let a session that lost its first turn be called after what is first now."""
+        session = self._tables.sessions.get(session_id)
+        left = [turn.message for turn in self._of(session_id)]
+        if session is None or session.title_source is TitleSource.USER or (left and left[0].position < position):
+            return
+        title = first_words(left[0].content) if left else ""
+        self._tables.sessions[session_id] = replace(session, title=title, title_source=TitleSource.QUESTION)
 
     def _is_kept(self, turn: Turn) -> bool:
         session = self._tables.sessions.get(turn.message.session_id)

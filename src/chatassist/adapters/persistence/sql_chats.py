@@ -33,9 +33,10 @@ from chatassist.adapters.persistence.mapping import (
 from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import DELETED, MESSAGES, QUESTION_VERSION, SESSIONS
 from chatassist.domain.errors import MessageNotFound
+from chatassist.domain.model import TitleSource
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import MAX_POSITION, Turns, Version, Window
-from chatassist.domain.titles import preview_of
+from chatassist.domain.titles import first_words, preview_of
 from chatassist.domain.turns import Exchange, FinishReason, Status, Turn
 
 _PURGED_AT_ONCE = 1000
@@ -132,6 +133,12 @@ _LAST_POSITION = (
     .order_by(MESSAGES.c.position.desc())
     .limit(1)
 )
+_FIRST_QUESTION = (
+    select(MESSAGES.c.position, MESSAGES.c.content)
+    .where(MESSAGES.c.session_id == bindparam("session_id"), MESSAGES.c.version == QUESTION_VERSION)
+    .order_by(MESSAGES.c.position)
+    .limit(1)
+)
 _ERASE = delete(MESSAGES).where(*_AT, MESSAGES.c.client_key.is_(None))
 _EMPTIED = dict.fromkeys(
     ("instance_id", "requested_model", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "thinking",
@@ -151,6 +158,11 @@ _TELL_SESSION = (
     )
 )
 """In this order: MySQL lets an expression see what was set before it."""
+_RENAME_SESSION = (
+    update(SESSIONS)
+    .where(SESSIONS.c.id == bindparam("in_session"), SESSIONS.c.title_source != TitleSource.USER.value)
+    .values(title=bindparam("words"), title_source=TitleSource.QUESTION.value)
+)
 _SPENT = (
     select(MESSAGES.c.id)
     .where(MESSAGES.c.status == DELETED, MESSAGES.c.ended_at < bindparam("before"))
@@ -234,7 +246,15 @@ class SqlTurns(Turns):
         latest = await self.latest(session_id, 1)
         lost = {"running_less": sum(version.status is Status.RUNNING for version in versions)}
         await self._db.execute(_TELL_SESSION, {"in_session": session_id, "seen": _preview(latest)} | lost)
+        await self._rename_after(session_id, position)
         return len(versions) + 1
+
+    async def _rename_after(self, session_id: str, position: int) -> None:
+        """Let a session that lost its first turn be called after what is first now."""
+        first = (await self._db.execute(_FIRST_QUESTION, {"session_id": session_id})).first()
+        at, question = first or (MAX_POSITION, "")
+        if position < at:
+            await self._db.execute(_RENAME_SESSION, {"in_session": session_id, "words": first_words(question)})
 
     async def purge(self, before: datetime) -> int:
         """Drop spent keys by id: a DELETE by time would lock the rows it passes."""

@@ -127,7 +127,8 @@ class Turns(ABC):
     async def delete(self, session_id: str, position: int, at: datetime) -> int:
         """Erase a turn with all its versions, and return how many messages that were; keys stay until `purge`.
 
-        The session is told: what ran does not run any more, and its preview is that of its youngest turn.
+        The session is told: what ran does not run any more, its preview is that of its youngest turn, and where it lost
+        its first turn, its title is that of the next, unless the user gave it one.
         """
 
     @abstractmethod
