@@ -37,6 +37,8 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -298,6 +300,8 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.sessions = SessionService(self.store)
+        self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
+        self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
@@ -307,6 +311,8 @@ class World:
             messages=self.messages,
             replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
+            deletions=self.deletions,
+            accounts=self.accounts,
         )
 
     async def __aenter__(self) -> "World":

@@ -53,6 +53,8 @@ from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.services import Services
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -250,6 +252,10 @@ class Container(containers.DeclarativeContainer):
     sessions = providers.Singleton(SessionService, store)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
+    accounts = providers.Singleton(
+        AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
+    )
     transcriber = providers.Singleton(_transcriber, settings)
     speech = providers.Singleton(
         SpeechService,
@@ -260,5 +266,14 @@ class Container(containers.DeclarativeContainer):
     )
     upkeep = providers.Singleton(Upkeep, stores, engine, lease)
     services = providers.Singleton(
-        Services, store, engine, users=users, sessions=sessions, messages=messages, replies=replies, speech=speech
+        Services,
+        store,
+        engine,
+        users=users,
+        sessions=sessions,
+        messages=messages,
+        replies=replies,
+        speech=speech,
+        deletions=deletions,
+        accounts=accounts,
     )

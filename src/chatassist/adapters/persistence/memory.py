@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
@@ -93,4 +94,7 @@ def transaction_on(tables: Tables) -> Transaction:
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
+        deletions=MemoryDeletions(tables),
+        erasures=MemoryErasures(tables),
+        jobs=MemoryJobs(tables),
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory import MemoryInstances
+from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
@@ -98,4 +99,7 @@ def _transaction(loaded: Loaded) -> Transaction:
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
+        deletions=MemoryDeletions(loaded.tables),
+        erasures=MemoryErasures(loaded.tables),
+        jobs=MemoryJobs(loaded.tables),
     )

@@ -14,6 +14,8 @@ from chatassist.adapters.persistence.failures import away, is_defect, is_lost, i
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_chats import SqlTurns
+from chatassist.adapters.persistence.sql_deletions import SqlDeletions
+from chatassist.adapters.persistence.sql_erasing import SqlErasures, SqlJobs
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
@@ -144,4 +146,7 @@ def _transaction(db: AsyncConnection) -> Transaction:
         turns=SqlTurns(db),
         replies=SqlReplies(db),
         instances=SqlInstances(db),
+        deletions=SqlDeletions(db),
+        erasures=SqlErasures(db),
+        jobs=SqlJobs(db),
     )

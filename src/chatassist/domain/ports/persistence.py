@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from chatassist.domain.model import Session
+from chatassist.domain.ports.erasing import Deletions, Erasures, Jobs
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
@@ -191,6 +192,9 @@ class Transaction:
     turns: Turns
     replies: Replies
     instances: Instances
+    deletions: Deletions
+    erasures: Erasures
+    jobs: Jobs
 
 
 class Store(ABC):

@@ -1,9 +1,12 @@
 """What the doors are given: every use of the assistant, behind one value."""
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -11,27 +14,20 @@ from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.users import UserService
 
 
+@dataclass(frozen=True)
 class Services:
     """The services, and what a door needs to come and go politely."""
 
-    def __init__(
-        self,
-        store: Store,
-        engine: ReplyEngine,
-        *,
-        users: UserService,
-        sessions: SessionService,
-        messages: MessageService,
-        replies: ReplyService,
-        speech: SpeechService,
-    ) -> None:
-        self._store = store
-        self._engine = engine
-        self.users = users
-        self.sessions = sessions
-        self.messages = messages
-        self.replies = replies
-        self.speech = speech
+    _store: Store
+    _engine: ReplyEngine
+    _: KW_ONLY
+    users: UserService
+    sessions: SessionService
+    messages: MessageService
+    replies: ReplyService
+    speech: SpeechService
+    deletions: DeletionService
+    accounts: AccountService
 
     async def check(self) -> None:
         """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""
