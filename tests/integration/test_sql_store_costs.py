@@ -119,7 +119,7 @@ async def test_a_turn_is_stored_by_one_statement(mysql: URL) -> None:
 
 
 async def test_a_turn_takes_eight_round_trips(mysql: URL, serve: Serve) -> None:
-    """Who calls, BEGIN, count, touch, window, insert, COMMIT, end: nothing of restarts and versions adds to it."""
+    """Who calls, BEGIN, touch, window, insert, count, COMMIT, end: nothing of restarts and versions adds to it."""
     api = await serve(settings_for(mysql))
     person = await api.login()
     session = (await person.says("first"))["sessionId"]

@@ -79,9 +79,10 @@ class Claim(ABC):
         before = await self._before()  # first: once the claim is committed nothing may fail any more
 
         async def work(tx: Transaction) -> tuple[Turn, Sequence[Exchange]]:
-            if self.counts_in is None:
+            done = await self._work(tx, instance_id)
+            if self.counts_in is None:  # last, as an end does: whoever locks in one order never waits in a circle
                 await tx.usages.count(self.meter, _ONE)
-            return await self._work(tx, instance_id)
+            return done
 
         turn, exchanges = await self.store.write(work)
         await self._count_elsewhere()
