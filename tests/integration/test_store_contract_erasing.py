@@ -336,6 +336,75 @@ async def test_a_deleted_account_leaves_nothing_and_its_openid_is_free(store: An
     assert await store.write(lambda tx: tx.users.hold(user_again.id))
 
 
+@pytest.mark.parametrize("claims", ["a new session", "a session", "a login"])
+async def test_whoever_adds_something_waits_for_the_deletion_of_the_account_and_then_cannot(
+    store: AnyStore, claims: str
+) -> None:
+    user = a_user()
+    await keep(store, user, session := a_session(user))
+    gone, go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin_slowly(tx: Transaction) -> None:
+        assert await tx.erasures.begin(user.id, NOW)
+        gone.set()
+        await go_on.wait()
+
+    async def claim(tx: Transaction) -> bool:
+        if claims == "a new session":
+            return await tx.users.revise(user.id)
+        if claims == "a login":
+            return await tx.users.hold(user.id)
+        try:
+            await tx.sessions.touch(session.id, user.id, NOW)
+        except SessionNotFound:
+            return False
+        return True
+
+    deleting = asyncio.create_task(store.write(begin_slowly))
+    await gone.wait()
+    claiming = asyncio.create_task(store.write(claim))
+    assert not (await asyncio.wait({claiming}, timeout=0.2))[0], "it waits"
+    go_on.set()
+    await deleting
+    assert await claiming is False
+
+
+@pytest.mark.parametrize("claims", ["a new session", "a session", "a login"])
+async def test_the_deletion_of_an_account_waits_for_whoever_adds_something_and_erases_that_too(
+    store: AnyStore, claims: str
+) -> None:
+    user = a_user()
+    await keep(store, user, known := a_session(user))
+    session = a_session(user) if claims == "a new session" else known
+    turn, login = a_turn(session), a_login(user)
+    added, go_on = asyncio.Event(), asyncio.Event()
+
+    async def claim_slowly(tx: Transaction) -> None:
+        if claims == "a login":
+            assert await tx.users.hold(user.id)
+            await tx.logins.add(login)
+        elif claims == "a new session":
+            assert await tx.users.revise(user.id)
+            await tx.sessions.add(session)
+        else:
+            await tx.sessions.touch(session.id, user.id, NOW)
+        added.set()
+        await go_on.wait()
+        await tx.turns.add(turn)
+
+    claiming = asyncio.create_task(store.write(claim_slowly))
+    await added.wait()
+    deleting = asyncio.create_task(store.write(lambda tx: tx.erasures.begin(user.id, NOW)))
+    assert not (await asyncio.wait({deleting}, timeout=0.2))[0], "it waits"
+    go_on.set()
+    await claiming
+    assert await deleting
+    while await store.write(lambda tx: tx.erasures.erase_account(user.id)):
+        pass
+    await keep(store, user, known, turn)  # no row of theirs is in the way
+    await store.write(lambda tx: tx.logins.add(login))
+
+
 async def test_nobody_is_erased_whose_account_was_not_deleted(store: AnyStore) -> None:
     assert not await store.write(lambda tx: tx.erasures.begin(new_id(), NOW))
     assert await store.read(lambda tx: tx.erasures.unfinished(NOW + WEEK)) is None
