@@ -34,6 +34,7 @@ WECHAT = {"appid": "wx1", "secret": "s3cr3t-of-the-app"}
         ({}, LocalIdentity, ScriptedChatModel),
         ({"llm": VENDOR, "wechat": WECHAT}, WeChatIdentity, OpenAiCompatibleChatModel),
         ({"redis": {"url": "redis://127.0.0.1:9/0"}}, LocalIdentity, ScriptedChatModel),
+        ({"llm": {**VENDOR, "title_model": "t"}}, LocalIdentity, OpenAiCompatibleChatModel),
     ],
 )
 async def test_every_provider_can_be_built(
@@ -79,6 +80,17 @@ async def test_an_engine_that_could_never_work_stops_the_start(
     ):
         async with open_services(settings):
             pass
+
+
+@pytest.mark.parametrize(
+    ("llm", "models"), [({}, 0), (VENDOR, 0), ({**VENDOR, "title_model": "t"}, 1), ({"title_model": "t"}, 0)]
+)
+async def test_titles_have_a_model_where_one_is_set(sqlite_url: URL, llm: dict[str, Any], models: int) -> None:
+    """And it is closed with the rest; the scripted vendor has none."""
+    settings = settings_for(sqlite_url, llm={**llm, **({} if "base_url" in llm else {"vendor": "scripted"})})
+    assert len(Container(settings=settings).title_models()) == models
+    async with open_services(settings) as services:
+        await services.check()
 
 
 async def test_redis_is_used_where_it_is_set(sqlite_url: URL) -> None:

@@ -21,7 +21,7 @@ from tests.fixtures.databases import MYSQL_DRIVERS, drop_database, new_database
 from tests.fixtures.mariadb import PASSWORD, MariaDbServer
 from tests.fixtures.service import SECRET, ServiceProcess
 from tests.fixtures.vendor import LoopbackVendor
-from tests.fixtures.vendor_behaviours import fails, hangs, says, sends
+from tests.fixtures.vendor_behaviours import Behaviour, Call, fails, hangs, says, sends
 from tests.fixtures.wechat import LoopbackWeChat, Misbehaviour, bad_gateway, hang, html, refusal
 
 KEY = "sk-loopback-key-that-nobody-may-see"
@@ -414,6 +414,38 @@ async def test_a_vendors_model_name_is_shown_only_if_it_looks_like_one(doctor: D
     vendor.answers(sends(odd, stream_of("y").replace(b"loopback-1", b"a b")))
     told = await doctor(on_vendor(vendor))
     assert told.only("llm")[1].startswith("The model answered")
+
+
+# --- Titles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "verdict", "said"),
+    [
+        (says("ok"), "ok", "Model loopback-1 answered"),
+        (fails(404, {"error": {"message": TELLTALE}}), "FAULT", "Look at CHATASSIST_LLM__TITLE_MODEL"),
+        (fails(500), "FAULT", "first words of their questions"),
+    ],
+    ids=["well", "404", "500"],
+)
+async def test_a_model_for_titles_is_tried_by_itself(
+    doctor: Doctor, vendor: LoopbackVendor, behaviour: Behaviour, verdict: str, said: str
+) -> None:
+    async def answers(call: Call) -> None:
+        await (behaviour if call.request.body["model"] == "titles-1" else says("ok"))(call)
+
+    vendor.script = answers
+    told = await doctor({**on_vendor(vendor), "LLM__TITLE_MODEL": "titles-1"})
+    assert told.only("llm")[0] == "ok"
+    assert told.only("titles")[0] == verdict
+    assert said in told.only("titles")[1]
+    assert TELLTALE not in told.output
+    assert sorted(request.body["model"] for request in vendor.requests) == ["loopback-1", "titles-1"]
+
+
+async def test_without_a_model_for_titles_nothing_is_said_of_them(doctor: Doctor, vendor: LoopbackVendor) -> None:
+    assert "titles" not in (await doctor(on_vendor(vendor))).lines
+    assert "titles" not in (await doctor({"LLM__VENDOR": "scripted", "LLM__TITLE_MODEL": "titles-1"})).lines
 
 
 # --- Speech to text -------------------------------------------------------------------------------------------------

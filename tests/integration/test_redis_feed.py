@@ -14,7 +14,7 @@ from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.adapters.replies.redis_entries import KEPT_ENTRIES, RUNNING_SECONDS, key_of
 from chatassist.adapters.seal import Seal
-from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, Thinking
+from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Replace, Thinking, Titled
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, FinishReason, Status, Usage
 from tests.builders import an_end, new_id
 from tests.fixtures.redis import HASTY, SECRET, RedisServer
@@ -65,6 +65,7 @@ async def test_every_event_arrives_as_it_was(redis_pair: Pair) -> None:
             Delta("\ud83d"),
             Thinking("嗯…"),
             Replace("", "moderation"),
+            Titled("a-session", "你好 👍"),
             Delta(""),
             end,
         ]
@@ -114,8 +115,9 @@ async def test_nothing_that_was_said_can_be_read_in_what_redis_writes_down(
     phrase, title = "a-very-private-phrase", "一句只有用户知道的话"
     writer, reader = open_feed(server), open_feed(server)
     await writer.open(reply := new_id(), 0)
-    await writer.append(reply, Delta(phrase), Thinking(title), Replace(title + phrase, "resync"), Ended(an_end(phrase)))
-    assert [each.seq for each in await read_until_found(reader, reply, 0)] == [1, 2, 3, 4]
+    told = (Delta(phrase), Thinking(title), Titled(phrase, title), Replace(title + phrase, "resync"))
+    await writer.append(reply, *told, Ended(an_end(phrase)))
+    assert [each.seq for each in await read_until_found(reader, reply, 0)] == [1, 2, 3, 4, 5]
 
     assert server.say("SAVE").startswith(b"+OK")
     files = [file for file in server.files() if file.stat().st_size]

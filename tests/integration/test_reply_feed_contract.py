@@ -7,7 +7,7 @@ import pytest
 
 from chatassist.adapters.replies.log import HELD_EVENTS
 from chatassist.adapters.replies.memory import MemoryReplyFeed
-from chatassist.domain.ports.replies import Delta, Numbered, Replace, ReplyFeed
+from chatassist.domain.ports.replies import Delta, Numbered, Replace, ReplyFeed, Titled
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT
 from tests.builders import new_id
 from tests.fixtures.reply_feeds import ENDED, letters, now, numbered, reading, text_of
@@ -76,6 +76,16 @@ async def test_replies_do_not_mix(feed: ReplyFeed, reply: str) -> None:
 
     assert await now(feed, reply) == numbered(1, Delta("mine"))
     assert await now(feed, other) == numbered(1, Delta("theirs"))
+
+
+async def test_a_title_is_an_event_like_the_others(feed: ReplyFeed, reply: str) -> None:
+    titled = Titled("a-session", "一个标题")
+    assert await feed.append(reply, Delta("a")) == 1
+    assert await feed.append(reply, titled) == 2
+    assert await feed.append(reply, Delta("b"), ENDED) == 4
+
+    assert await now(feed, reply) == numbered(1, Delta("a"), titled, Delta("b"), ENDED)
+    assert await now(feed, reply, 1) == numbered(2, titled, Delta("b"), ENDED)
 
 
 # --- Waiting --------------------------------------------------------------------------------------------------------
@@ -159,6 +169,16 @@ async def test_a_replacement_counts_in_the_text_in_one_piece(feed: ReplyFeed, re
     await feed.append(reply, Delta("forgotten"), Replace("new: ", "moderation"), *MANY)
 
     assert await now(feed, reply) == [Numbered(len(MANY) + 2, Replace("new: " + text_of(MANY), "resync"))]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["that is not held either", "that came last"])
+async def test_a_title_is_no_part_of_the_text_in_one_piece(feed: ReplyFeed, reply: str, late: bool) -> None:
+    titled = Titled("a-session", "一个标题")
+    await feed.append(reply, *(() if late else (titled,)), *MANY, *((titled,) if late else ()))
+
+    assert await now(feed, reply) == [Numbered(len(MANY) + 1, Replace(text_of(MANY), "resync"))]
+    await feed.append(reply, ENDED)
+    assert await now(feed, reply, len(MANY) + 1) == numbered(len(MANY) + 2, ENDED)
 
 
 @pytest.mark.parametrize("after", [0, 1, 9, 10, 11, HELD_EVENTS, HELD_EVENTS + 9])

@@ -86,6 +86,8 @@ def test_production_with_everything_given_starts() -> None:
         ({"http": {"host": "192.0.2.1"}}, "CHATASSIST_HTTP__HOST"),
         ({"llm": {"api_key": "sk-hidden"}}, "CHATASSIST_LLM__MODEL"),
         ({"llm": {"vendor": "openai_compatible"}}, "CHATASSIST_LLM__BASE_URL"),
+        ({"llm": {"title_model": "hidden"}}, "CHATASSIST_LLM__BASE_URL"),
+        ({"llm": {"title_model": "hidden words"}}, "llm.title_model"),
         ({"asr": {"engine": "whisper_api", "model": "m"}}, "CHATASSIST_ASR__BASE_URL"),
         ({"asr": {"engine": "whisper_api", "base_url": "https://hidden.example.com"}}, "CHATASSIST_ASR__MODEL"),
         ({"asr": {"engine": "whisper_local"}}, "CHATASSIST_ASR__MODEL"),
@@ -126,6 +128,11 @@ def test_nonsense_stops_the_start(given: dict[str, Any], named: str) -> None:
 
 def test_a_scripted_model_in_production_has_to_be_asked_for() -> None:
     assert Settings(**production(llm={"vendor": "scripted"})).llm.is_scripted
+
+
+def test_a_vendor_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
+    given: dict[str, Any] = {"llm": {"vendor": "scripted", "api_key": "sk-hidden", "model": "m", "title_model": "t"}}
+    assert Settings(**given).llm.is_scripted
 
 
 def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:

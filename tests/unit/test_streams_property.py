@@ -29,6 +29,7 @@ actions = st.one_of(
     says,
     st.tuples(st.just("chatters"), st.integers(200, 300)),  # more events than are held
     finishes,
+    st.tuples(st.just("names")),  # the session, as soon as there is enough of the reply
     st.tuples(st.just("fails")),
     st.tuples(st.just("stops"), here_or_there),
     st.tuples(st.just("sends_again"), here_or_there),
@@ -46,11 +47,13 @@ class Story:
     """One reply, two processes, and clients that come and go."""
 
     def __init__(self, *, share_a_feed: bool) -> None:
-        first = World(feed=WitnessedFeed())
-        self.worlds = (first, World(beside=first, feed=first.feed if share_a_feed else None))
+        first = World(feed=WitnessedFeed(), title_script=self._name)
+        second = World(beside=first, feed=first.feed if share_a_feed else None, title_script=self._name)
+        self.worlds = (first, second)
         self.share_a_feed = share_a_feed
         self.clients: list[Client] = []
         self._vendor: asyncio.Queue[Chunk | Exception] = asyncio.Queue()  # of the attempt that began last
+        self._named = asyncio.Event()
         for world in self.worlds:
             world.vendor.script = self._speak
 
@@ -69,6 +72,10 @@ class Story:
                 raise chunk
             yield chunk
 
+    async def _name(self, _: Prompt) -> AsyncGenerator[Chunk, None]:
+        await self._named.wait()
+        yield Chunk(text="a title", finish_reason=FinishReason.STOP)
+
     async def does(self, action: str, *given: Any) -> None:
         await getattr(self, action)(*given)
         for _ in range(40):
@@ -83,6 +90,9 @@ class Story:
 
     async def finishes(self, text: str, reason: FinishReason) -> None:
         await self._vendor.put(Chunk(text=text, finish_reason=reason))
+
+    async def names(self) -> None:
+        self._named.set()
 
     async def fails(self) -> None:
         await self._vendor.put(LlmUnavailable())
@@ -150,6 +160,12 @@ class Story:
 @example(
     script=[("leaves", 0), ("chatters", 300), ("comes", 0, 0), ("finishes", "", FinishReason.BLOCKED)], places=[0, 1, 0]
 )
+@example(
+    script=[("says", "a", "b"), ("chatters", 200), ("comes", 1, 1), ("names",), ("leaves", 0), ("says", "c", "d")],
+    places=[0, 1, 0],
+)
+@example(script=[("chatters", 200), ("stops", 1), ("names",), ("comes", 1, 0)], places=[0, 1, 0])
+@example(script=[("names",), ("chatters", 250), ("sleeps",), ("sends_again", 1)], places=[0, 1, 0])
 @given(script=st.lists(actions, max_size=14), places=st.lists(here_or_there, min_size=CLIENTS, max_size=CLIENTS))
 async def test_what_a_client_puts_together_is_what_is_stored(
     script: Sequence[tuple[Any, ...]], places: Sequence[int], share_a_feed: bool, monkeypatch: pytest.MonkeyPatch

@@ -36,6 +36,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
+from chatassist.domain.replies.titles import Titler, TitleRules
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
@@ -266,6 +267,8 @@ class World:
         prompt: PromptRules | None = None,
         refused_words: Iterable[str] = (),
         limits: dict[Rule, int] | None = None,
+        title_script: Script | None = None,
+        title_rules: TitleRules | None = None,
         beside: "World | None" = None,
         feed: WitnessedFeed | None = None,
     ) -> None:
@@ -281,12 +284,17 @@ class World:
         self.unsaved: EphemeralStore = beside.unsaved if beside else EphemeralStore(self.clock)
         self.stores = Stores(self.store, self.unsaved)
         self.ends = Ends(self.stores, self.feed, self.lease)
+        self.title_vendor = Vendor(title_script or plays("a title"))
+        self.titler = Titler(
+            self.stores, self.feed, self.title_vendor if title_script else None, rules=title_rules or TitleRules()
+        )
         self.engine = ReplyEngine(
             self.stores,
             self.feed,
             self.vendor,
             lease=self.lease,
             ends=self.ends,
+            titler=self.titler,
             rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL),
         )
         self.follower = Follower(self.stores, self.feed, self.lease, self.ends, look_again=0.001)

@@ -38,6 +38,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         held = (container.store, container.http, container.model, container.transcriber)
         for built in (
             *container.redis(),
+            *container.title_models(),
             *(provider() for provider in (*held, container.unsaved_store, container.feed)),
         ):
             stack.push_async_callback(close, built)

@@ -48,6 +48,10 @@ _LLM: Mapping[type[Exception], str] = {
     Exception: "Let this machine reach the address in CHATASSIST_LLM__BASE_URL (it often ends in /v1), and see whether"
     " the vendor works for others.",
 }
+_TITLES: Mapping[type[Exception], str] = {
+    LlmMisconfigured: "Look at CHATASSIST_LLM__TITLE_MODEL: it is one of the same vendor's.",
+    Exception: "Until it works, sessions are called by the first words of their questions.",
+}
 _ASR: Mapping[type[Exception], str] = {
     ValueError: "",  # says it all
     Exception: "Look at CHATASSIST_ASR__BASE_URL, __API_KEY and __MODEL.",
@@ -67,6 +71,7 @@ def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
         Check(name="redis", look=partial(_look_at_redis, settings), remedies=_REDIS),
         Check(name="wechat", look=partial(_look_at_wechat, settings, container), remedies=_WECHAT),
         Check(name="llm", look=partial(_look_at_llm, settings, container), remedies=_LLM),
+        Check(name="titles", look=partial(_look_at_titles, container), remedies=_TITLES),
         Check(name="asr", look=partial(_look_at_asr, settings, container), remedies=_ASR),
     )
 
@@ -121,6 +126,14 @@ async def _look_at_llm(settings: Settings, container: Container) -> Looks:
         stack.push_async_callback(close, container.model())
         async for found in look_at_model(container.model()):
             yield found
+
+
+async def _look_at_titles(container: Container) -> Looks:
+    for model in container.title_models():
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(close, model)
+            async for found in look_at_model(model):
+                yield found
 
 
 async def _look_at_asr(settings: Settings, container: Container) -> Looks:

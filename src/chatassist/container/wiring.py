@@ -52,6 +52,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
+from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
@@ -62,7 +63,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
 from chatassist.domain.usage import Calendar, Metering
-from chatassist.settings import AsrEngine, LlmVendor, Settings
+from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
 
 TOKEN_SECRET_FILE = Path("var/token-secret")
 WECHAT_READ_SECONDS = 5.0
@@ -121,19 +122,37 @@ def _model(settings: Settings) -> ChatModel:
         case LlmVendor.SCRIPTED:
             return ScriptedChatModel()
         case LlmVendor.OPENAI_COMPATIBLE:
-            return OpenAiCompatibleChatModel(
-                base_url=llm.base_url or "",
-                api_key=_secret(llm.api_key),
-                model=llm.model or "",
-                idle_timeout=llm.idle_timeout,
-                options=Options(
-                    temperature=llm.temperature,
-                    max_output_tokens=llm.max_output_tokens,
-                    max_connections=llm.max_connections,
-                ),
+            options = Options(
+                temperature=llm.temperature,
+                max_output_tokens=llm.max_output_tokens,
+                max_connections=llm.max_connections,
             )
+            return _vendors_model(llm, llm.model or "", options)
         case unknown:
             assert_never(unknown)
+
+
+def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
+    return OpenAiCompatibleChatModel(
+        base_url=llm.base_url or "",
+        api_key=_secret(llm.api_key),
+        model=name,
+        idle_timeout=llm.idle_timeout,
+        options=options,
+    )
+
+
+def _title_models(settings: Settings) -> Sequence[ChatModel]:
+    """Return the model that names sessions, or nothing where none is set; its connections are taken from no reply."""
+    llm = settings.llm
+    if llm.is_scripted or llm.title_model is None:
+        return []
+    options = Options(max_output_tokens=llm.max_output_tokens, max_connections=TITLES_AT_ONCE)
+    return [_vendors_model(llm, llm.title_model, options)]
+
+
+def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
+    return Titler(stores, feed, models[0] if models else None)
 
 
 def _transcriber(settings: Settings) -> Transcriber:
@@ -241,7 +260,11 @@ class Container(containers.DeclarativeContainer):
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
     ends = providers.Singleton(Ends, stores, feed, lease)
-    engine = providers.Singleton(ReplyEngine, stores, feed, model, lease=lease, ends=ends, rules=reply_rules)
+    title_models = providers.Singleton(_title_models, settings)
+    titler = providers.Singleton(_titler, stores, feed, title_models)
+    engine = providers.Singleton(
+        ReplyEngine, stores, feed, model, lease=lease, ends=ends, titler=titler, rules=reply_rules
+    )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
     gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))

@@ -123,20 +123,17 @@ class LlmSettings(Section):
     """The AI vendor."""
 
     vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
-    base_url: WebAddress | None = Field(
-        default=None, description="where the OpenAI protocol is spoken; often ends in /v1"
-    )
+    base_url: WebAddress | None = Field(default=None, description="the OpenAI protocol's address; often ends in /v1")
     api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
     model: Word | None = Field(default=None, description="the model's name at the vendor")
+    title_model: Word | None = Field(default=None, description="its model to name sessions; else their first words do")
     idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
     deadline: Seconds = Field(default=120, description="seconds a reply may take")
     system_prompt: str = Field(default="", description="said to the model before every conversation")
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="how freely it speaks; the vendor's own by default"
     )
-    context_tokens: Count = Field(
-        default=6000, description="tokens for history; system prompt and question are sent whole"
-    )
+    context_tokens: Count = Field(default=6000, description="tokens of history; system prompt and question stay whole")
     max_output_tokens: int | None = Field(default=2000, ge=1, description="tokens a reply may have, thinking included")
     max_connections: int = Field(
         default=10_000, ge=1, le=100_000, description="replies that may be made at a time; two open files each"
@@ -145,7 +142,7 @@ class LlmSettings(Section):
     @property
     def kind(self) -> LlmVendor:
         """The vendor that is meant: scripted where none is configured, or none is wanted."""
-        anything = self.base_url or self.api_key or self.model
+        anything = self.base_url or self.api_key or self.model or self.title_model
         return self.vendor or (LlmVendor.OPENAI_COMPATIBLE if anything else LlmVendor.SCRIPTED)
 
     @property

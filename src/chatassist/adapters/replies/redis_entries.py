@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from chatassist.adapters.redis import PREFIX, Command
 from chatassist.adapters.seal import Seal
-from chatassist.domain.ports.replies import Delta, Ended, Event, Replace, Thinking
+from chatassist.domain.ports.replies import Delta, Ended, Event, Replace, Thinking, Titled
 from chatassist.domain.turns import End, FinishReason, Status, Usage
 
 KEYS = f"{PREFIX}reply:"
@@ -85,6 +85,8 @@ def _packed(event: Event) -> str | list[Any]:
             return ["t", text]
         case Replace(content, reason):
             return ["r", content, reason]
+        case Titled(session_id, title):
+            return ["n", session_id, title]
         case Ended(end):
             return ["e", asdict(end) | {"at": end.at.isoformat()}]
         case unknown:
@@ -99,6 +101,8 @@ def _unpacked(item: str | list[Any]) -> Event:
             return Thinking(text)
         case ["r", str(content), str(reason)]:
             return Replace(content, reason)
+        case ["n", str(session_id), str(title)]:
+            return Titled(session_id, title)
         case ["e", {**end}]:
             return Ended(_end(end))
     raise ValueError("an event of another version")

@@ -30,13 +30,21 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Titled:
+    """The reply's session has a title by a model now, and it is stored. It is no part of the text."""
+
+    session_id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The reply is over, and its end is stored. Always the last event of an attempt."""
 
     end: End
 
 
-Event = Delta | Thinking | Replace | Ended
+Event = Delta | Thinking | Replace | Titled | Ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ class Ends:
         self._lease = lease
         self._clock = lease.clock
 
-    async def settle(self, production: Production, end: End) -> None:
-        """Store the end of what this process produced, or learn how somebody else ended it, and tell."""
+    async def settle(self, production: Production, end: End) -> End:
+        """Store the end of what this process produced, or learn how somebody else ended it; tell and return it."""
         told = await self._stored(production, replace(end, seq=production.seq + 1))
         if told.seq == production.seq + 1 and told.content == production.text:
             await self._feed.append(production.turn.reply.id, Ended(told))
@@ -32,6 +32,7 @@ class Ends:
             await self._tell_anew(production.turn, told)
         about = {"reply_id": production.turn.reply.id, "status": told.status, "reason": told.reason}
         log.info("reply ended", extra=about)
+        return told
 
     async def from_outside(self, turn: Turn, end: End) -> Turn:
         """End a reply in its owner's place, with the text that was last saved; return it as it was really ended.

@@ -27,6 +27,7 @@ from chatassist.domain.replies.ends import Ends
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.production import Production
 from chatassist.domain.replies.stores import Stores
+from chatassist.domain.replies.titles import Titler
 from chatassist.domain.turns import End, FinishReason, Reply
 
 log = logging.getLogger(__name__)
@@ -49,13 +50,22 @@ class ReplyEngine:
     """Starts replies and answers for their end."""
 
     def __init__(
-        self, stores: Stores, feed: ReplyFeed, model: ChatModel, *, lease: Lease, ends: Ends, rules: ReplyRules
+        self,
+        stores: Stores,
+        feed: ReplyFeed,
+        model: ChatModel,
+        *,
+        lease: Lease,
+        ends: Ends,
+        titler: Titler,
+        rules: ReplyRules,
     ) -> None:
         self._stores = stores
         self._feed = feed
         self._model = model
         self._lease = lease
         self._ends = ends
+        self._titler = titler
         self.clock = lease.clock
         self._rules = rules
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,6 +163,7 @@ class ReplyEngine:
             production.interrupt()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+        await self._titler.close()
 
     async def _running(self, instance_id: str) -> Collection[str]:
         return await self._stores.saved.read(lambda tx: tx.replies.running(instance_id))
@@ -180,8 +191,10 @@ class ReplyEngine:
             turn=taken.turn, meter=taken.meter, scope=scope, max_chars=self._rules.max_chars, seq=seq
         )
         self._productions[claim.reply_id] = production
+        self._titler.watch(production)
         try:
-            await self._ends.settle(production, await self._produce(production, taken.prompt))
+            end = await self._ends.settle(production, await self._produce(production, taken.prompt))
+            self._titler.ended(production, end)
         finally:
             del self._productions[claim.reply_id]
             production.over.set()

@@ -1,12 +1,14 @@
 """One attempt at a reply while it is being made: what the model said so far, and the ways to cut it short."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from chatassist.domain.errors import ChatAssistError, LlmTimeout, ReplyInterrupted
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Event, Replace, Thinking
+from chatassist.domain.replies.title_words import EXCERPT_CHARS
 from chatassist.domain.turns import End, FinishReason, Saved, Status, Turn, Usage
 from chatassist.domain.usage import Meter
 
@@ -28,6 +30,8 @@ class Production:
     ending: bool = False
     """Whether the model has finished or was cut short: nothing is added any more."""
     saved_seq: int = 0
+    on_excerpt: Callable[[], None] | None = None
+    """Called once, as soon as there is enough text to know what it is about."""
     _text: list[str] = field(default_factory=list)
     _thinking: list[str] = field(default_factory=list)
     _text_chars: int = 0
@@ -60,6 +64,9 @@ class Production:
             self._text.append(said)
             self._text_chars += len(said)
             events.append(Delta(said))
+            if (call := self.on_excerpt) and self._text_chars >= EXCERPT_CHARS:
+                self.on_excerpt = None
+                call()
         if len(said) < len(chunk.text) and self.finish is not FinishReason.BLOCKED:
             self.finish = FinishReason.LENGTH
         return events

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from chatassist.domain import errors
 from chatassist.domain.errors import ChatAssistError, Internal, ShuttingDown, StoreUnavailable
-from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thinking
+from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thinking, Titled
 from chatassist.domain.services.replies import Events
 from chatassist.domain.turns import End, Status, Turn
 from chatassist.entrypoints.http.chat_schemas import usage_out
@@ -87,6 +87,8 @@ def encoded(numbered: Numbered) -> bytes:
             return head + _text("thinking", text)
         case Replace(content, reason):
             return head + _event("replace", {"content": content, "reason": reason})
+        case Titled(session_id, title):
+            return head + _event("title", {"sessionId": session_id, "title": title})
         case Ended(end):
             return head + (_failed(end) if end.status is Status.FAILED else _event("done", _done(end)))
 

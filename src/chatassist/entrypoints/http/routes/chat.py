@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 # Routes name no response class for it: the media type of one would be said to carry the errors as well.
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "`start`, then `delta`, `thinking` and `replace`, then exactly one `done` or `error`",
+        "description": "`start`, then `delta`, `thinking`, `replace` and `title`, then exactly one `done` or `error`",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
