@@ -81,4 +81,6 @@ def _is_by_index(step: RowMapping) -> bool:
     how = step["Extra"] or ""
     if how.startswith(("Impossible", "No matching", "no matching", "Select tables optimized")):
         return True
+    if step["select_type"] == "UPDATE":  # which notes the rows first, where it changes the index that it goes along
+        how = how.replace("Using temporary", "")
     return step["key"] and step["type"] not in {"ALL", "index"} and "filesort" not in how and "temporary" not in how
