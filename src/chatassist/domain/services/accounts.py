@@ -39,11 +39,10 @@ class AccountService:
         await self._stopper.stop_all_of(user.id)
         await self._begin(user)
         log.info("account deleted", extra={"user_id": user.id})
-        stores = self._stores
-        began_since = self._stopper.stop_all_of(user.id)
-        for step in (began_since, _erase(stores.saved, user.id), _erase(stores.unsaved, user.id)):
+        stop_what_began_since = self._stopper.stop_all_of
+        for step in (stop_what_began_since, self._erase_saved, self._erase_unsaved):
             try:
-                await step
+                await step(user.id)
             except StoreUnavailable:
                 log.warning("the rest of a deleted account is erased later", extra={"user_id": user.id})
 
@@ -56,6 +55,13 @@ class AccountService:
             return
         if not gone:
             raise LoginEnded
+
+    async def _erase_saved(self, user_id: str) -> None:
+        await _erase(self._stores.saved, user_id)
+
+    async def _erase_unsaved(self, user_id: str) -> None:
+        """Forget at once what would be forgotten soon; where it lies in Redis, nobody can reach it until then."""
+        await _erase(self._stores.unsaved, user_id)
 
 
 async def _erase(store: Store, user_id: str) -> None:
