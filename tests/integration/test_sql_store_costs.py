@@ -1,32 +1,19 @@
 """What a turn costs the database: how many statements, and what they have to look at."""
 
 from datetime import date
-from typing import Any
 
 import pytest
-from sqlalchemy import URL, RowMapping
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
+from sqlalchemy import URL
 
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Status, Usage
 from chatassist.domain.usage import Meter, Used
-from tests.builders import NOW, a_login, a_save, a_session, a_turn, a_user, a_version, an_end, new_id
+from tests.builders import NOW, a_login, a_save, a_session, a_turn, a_user, an_end, new_id
 from tests.fixtures.service import Serve, settings_for
+from tests.integration.explaining import explaining
 from tests.integration.storing import opened
 
 METER = Meter(subject="somebody", day=date(2026, 11, 22))
-
-
-async def a_crowd(tx: Transaction) -> None:
-    """So many rows that a full scan is the worse plan."""
-    for _ in range(20):
-        await tx.users.add(user := a_user())
-        await tx.logins.add(a_login(user))
-        await tx.sessions.add(session := a_session(user))
-        for position in range(1, 31):
-            turn = a_turn(session, position, key=f"k{position}", status=Status.COMPLETE, content="x")
-            await tx.turns.add(turn)
-            await tx.turns.add_version(a_version(turn, 2, status=Status.STOPPED, content="x"))
 
 
 async def everything_of_a_turn(tx: Transaction) -> None:
@@ -75,34 +62,8 @@ OF_A_TURN = 31
 async def test_the_statements_of_a_turn_use_indexes_and_sort_nothing(
     mysql: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[tuple[str, Any]] = []
-    execute = AsyncAdapt_dbapi_cursor.execute
-
-    def noted(cursor: AsyncAdapt_dbapi_cursor, statement: str, values: Any = None) -> Any:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
-            said.append((statement, values))
-        return execute(cursor, statement, values)
-
-    async with opened(mysql, pool_size=1) as store:
-        await store.write(a_crowd)
-        with monkeypatch.context() as noting:  # at the driver's door, which every statement passes
-            noting.setattr(AsyncAdapt_dbapi_cursor, "execute", noted)
-            await store.write(everything_of_a_turn)
-        assert len(said) == OF_A_TURN
-        async with store._engine.connect() as db:
-            await db.exec_driver_sql("ANALYZE TABLE users, logins, sessions, messages")
-            for statement, values in said:
-                plan = (await db.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", values)).mappings().all()
-                assert all(_is_by_index(step) for step in plan), (statement, plan)
-
-
-def _is_by_index(step: RowMapping) -> bool:
-    if (step["table"] or "").startswith(("<derived", "instances")):  # what was just found; a handful of rows
-        return True
-    how = step["Extra"] or ""
-    if how.startswith(("Impossible", "No matching", "no matching", "Select tables optimized")):
-        return True
-    return step["key"] and step["type"] not in {"ALL", "index"} and "filesort" not in how and "temporary" not in how
+    async with explaining(mysql, monkeypatch) as explained:
+        assert await explained(everything_of_a_turn) == OF_A_TURN
 
 
 async def test_a_turn_is_stored_by_one_statement(mysql: URL) -> None:

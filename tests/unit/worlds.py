@@ -40,6 +40,7 @@ from chatassist.domain.replies.titles import Titler, TitleRules
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -307,15 +308,17 @@ class World:
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
-        self.sessions = SessionService(self.store)
         self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
         self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
+        self.sessions = SessionService(self.store, self.gate)
+        self.history = HistoryService(self.store, self.follower)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
             self.engine,
             users=self.users,
             sessions=self.sessions,
+            history=self.history,
             messages=self.messages,
             replies=self.replies,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),

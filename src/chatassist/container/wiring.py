@@ -56,6 +56,7 @@ from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -272,7 +273,8 @@ class Container(containers.DeclarativeContainer):
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
-    sessions = providers.Singleton(SessionService, store)
+    sessions = providers.Singleton(SessionService, store, gate)
+    history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
     deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
@@ -294,6 +296,7 @@ class Container(containers.DeclarativeContainer):
         engine,
         users=users,
         sessions=sessions,
+        history=history,
         messages=messages,
         replies=replies,
         speech=speech,

@@ -71,6 +71,18 @@ class BadSeq(InvalidInput, slug="bad_seq"):
     """The event number to go on from is none, or lies beyond the reply's last event."""
 
 
+class BadCursor(InvalidInput, slug="bad_cursor"):
+    """What a list is to go on from is no place in it, or one in another list."""
+
+
+class TitleEmpty(InvalidInput, slug="title_empty"):
+    """Nothing is left of the title after trimming."""
+
+
+class TitleTooLong(InvalidInput, slug="title_too_long"):
+    """The title has more than 60 characters (Unicode code points)."""
+
+
 class AudioEmpty(InvalidInput, slug="audio_empty"):
     """The recording has no bytes."""
 

@@ -146,6 +146,15 @@ class Session:
             preview=(good and preview) or self.preview,
         )
 
+    def edited(self, *, title: str | None, pinned: bool | None) -> "Session":
+        """Return the session as its user wants it to be called and pinned; None leaves that as it is."""
+        return replace(
+            self.revised(),
+            title=self.title if title is None else title,
+            title_source=self.title_source if title is None else TitleSource.USER,
+            pinned=self.pinned if pinned is None else pinned,
+        )
+
     def revised(self) -> "Session":
         """Return the session after something about it changed."""
         return replace(self, revision=self.revision + 1)

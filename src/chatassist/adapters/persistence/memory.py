@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
@@ -97,4 +98,5 @@ def transaction_on(tables: Tables) -> Transaction:
         deletions=MemoryDeletions(tables),
         erasures=MemoryErasures(tables),
         jobs=MemoryJobs(tables),
+        archive=MemoryArchive(tables),
     )

@@ -52,6 +52,12 @@ class MemorySessions(Sessions):
         self._tables.change_session(replace(session.revised(), title=title, title_source=TitleSource.MODEL))
         return True
 
+    async def edit(
+        self, session_id: str, user_id: str, *, title: str | None = None, pinned: bool | None = None
+    ) -> None:
+        """Store title and pin."""
+        self._tables.change_session((await self._kept(session_id, user_id)).edited(title=title, pinned=pinned))
+
     async def _kept(self, session_id: str, user_id: str) -> Session:
         """Return a session that may change: not one of a user who is gone."""
         if user_id in self._tables.erasures:

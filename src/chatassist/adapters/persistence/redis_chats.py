@@ -124,6 +124,13 @@ class RedisSessions(Sessions):
         await self._loaded.session(session_id)
         return await self._memory.entitle(session_id, title)
 
+    async def edit(
+        self, session_id: str, user_id: str, *, title: str | None = None, pinned: bool | None = None
+    ) -> None:
+        """Store title and pin."""
+        await self._loaded.session(session_id)
+        await self._memory.edit(session_id, user_id, title=title, pinned=pinned)
+
 
 class RedisTurns(Turns):
     """`Turns` over what is loaded."""

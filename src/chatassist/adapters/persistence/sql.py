@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
+from chatassist.adapters.persistence.sql_archive import SqlArchive
 from chatassist.adapters.persistence.sql_chats import SqlTurns
 from chatassist.adapters.persistence.sql_deletions import SqlDeletions
 from chatassist.adapters.persistence.sql_erasing import SqlErasures, SqlJobs
@@ -149,4 +150,5 @@ def _transaction(db: AsyncConnection) -> Transaction:
         deletions=SqlDeletions(db),
         erasures=SqlErasures(db),
         jobs=SqlJobs(db),
+        archive=SqlArchive(db),
     )

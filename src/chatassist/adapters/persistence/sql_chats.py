@@ -88,14 +88,16 @@ _OF_THE_SAME_TURN = (
     & (_OTHER.c.version > QUESTION_VERSION)
 )
 _NEWER = _OTHER.c.version > _REPLY.c.version
-_LATEST = _youngest(
-    _TURNS.where(
-        ~exists().where(
-            _OF_THE_SAME_TURN,
-            (_is_good(_OTHER) & ~_is_good(_REPLY)) | (_NEWER & (_is_good(_OTHER) | ~_is_good(_REPLY))),
-        )
+SHOWN_TURNS = _TURNS.where(
+    ~exists().where(
+        _OF_THE_SAME_TURN,
+        (_is_good(_OTHER) & ~_is_good(_REPLY)) | (_NEWER & (_is_good(_OTHER) | ~_is_good(_REPLY))),
     )
 )
+"""Turns in the version they show, read as `as_turn` wants them."""
+SHOWN = _REPLY.c
+"""The columns of the reply that such a turn shows."""
+_LATEST = _youngest(SHOWN_TURNS)
 _COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
 _WINDOW = Prepared(
     _youngest(

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Integer, String, bindparam, func, insert, select
+from sqlalchemy import Column, Integer, String, bindparam, case, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.mapping import as_session, session_values
@@ -47,6 +47,19 @@ _ENTITLE = Together(
     {SESSIONS.c.title: bindparam("new_title"), SESSIONS.c.title_source: TitleSource.MODEL.value} | _REVISE_SESSION,
     (USERS, _OF_ITS_USER, _REVISE_USER),
 )
+_NEW_TITLE = bindparam("new_title", type_=SESSIONS.c.title.type)
+_EDIT = Together(
+    SESSIONS,
+    _OWN,
+    _KEPT,
+    {
+        SESSIONS.c.title: func.coalesce(_NEW_TITLE, SESSIONS.c.title),
+        SESSIONS.c.title_source: case((_NEW_TITLE.is_not(None), TitleSource.USER.value), else_=SESSIONS.c.title_source),
+        SESSIONS.c.pinned: func.coalesce(bindparam("new_pin", type_=SESSIONS.c.pinned.type), SESSIONS.c.pinned),
+    }
+    | _REVISE_SESSION,
+    (USERS, _OF_ITS_USER, _REVISE_USER),
+)
 
 
 class SqlSessions(Sessions):
@@ -82,3 +95,11 @@ class SqlSessions(Sessions):
     async def entitle(self, session_id: str, title: str) -> bool:
         """Store a model's title."""
         return await _ENTITLE.change(self._db, {"session_id": session_id, "new_title": title})
+
+    async def edit(
+        self, session_id: str, user_id: str, *, title: str | None = None, pinned: bool | None = None
+    ) -> None:
+        """Store title and pin."""
+        new = {"session_id": session_id, "owner_id": user_id, "new_title": title, "new_pin": pinned}
+        if not await _EDIT.change(self._db, new):
+            raise SessionNotFound

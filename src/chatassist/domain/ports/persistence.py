@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from chatassist.domain.model import Session
+from chatassist.domain.ports.archive import Archive
 from chatassist.domain.ports.erasing import Deletions, Erasures, Jobs
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
@@ -68,6 +69,12 @@ class Sessions(ABC):
     @abstractmethod
     async def entitle(self, session_id: str, title: str) -> bool:
         """Store a model's title; False, and no change, where the session has one that is not its question's."""
+
+    @abstractmethod
+    async def edit(
+        self, session_id: str, user_id: str, *, title: str | None = None, pinned: bool | None = None
+    ) -> None:
+        """Store what the user wants of it (`Session.edited`). Raises SessionNotFound."""
 
 
 class Turns(ABC):
@@ -195,6 +202,7 @@ class Transaction:
     deletions: Deletions
     erasures: Erasures
     jobs: Jobs
+    archive: Archive
 
 
 class Store(ABC):

@@ -7,6 +7,7 @@ from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
@@ -23,6 +24,7 @@ class Services:
     _: KW_ONLY
     users: UserService
     sessions: SessionService
+    history: HistoryService
     messages: MessageService
     replies: ReplyService
     speech: SpeechService

@@ -1,9 +1,9 @@
 """Replies as their user handles them: seen, followed, stopped, rated, deleted."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 
 from chatassist.domain.errors import BadSeq, ContentInvalid, MessageNotFound, SessionNotFound
+from chatassist.domain.history import Shown
 from chatassist.domain.model import User, is_clean, is_id
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.replies import Numbered
@@ -15,14 +15,6 @@ from chatassist.domain.replies.stores import Stores
 from chatassist.domain.turns import Feedback, Status, Turn
 
 Events = AsyncGenerator[Sequence[Numbered], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """A turn, and the ids of all versions of its reply, oldest first."""
-
-    turn: Turn
-    versions: Sequence[str]
 
 
 class ReplyService:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from chatassist.domain.history import Shown
 from chatassist.domain.services.messages import Sent
-from chatassist.domain.services.replies import Shown
 from chatassist.domain.turns import Draft, Feedback, FinishReason, Rating, Status, Usage
 from chatassist.entrypoints.http.schemas import Asked, Time, Wire
 

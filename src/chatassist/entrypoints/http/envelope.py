@@ -1,6 +1,5 @@
 """What every answer looks like, and the one table from errors to statuses and from reasons to Chinese sentences."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -92,6 +91,9 @@ SENTENCES: Mapping[str, str] = {
     "not_last_turn": "只能重新生成最后一条回复",
     "reply_running": "回复正在生成中，请稍候",
     "bad_seq": "续传位置无效",
+    "bad_cursor": "列表位置无效，请重新加载",
+    "title_empty": "会话标题不能为空",
+    "title_too_long": "会话标题过长，请缩短后重试",
     "audio_missing": "请选择要识别的录音",
     "audio_empty": "录音内容为空，请重新录制",
     "audio_unsupported": "无法识别该音频格式，请使用 mp3、wav 或 m4a",
@@ -191,17 +193,6 @@ def refuse(
 def answer(body: BaseModel) -> Response:
     """Return a 200 in bytes: what we built ourselves need not be validated and walked through once more."""
     return Response(body.model_dump_json(by_alias=True), media_type="application/json")
-
-
-def conditional(request: Request, body: BaseModel) -> Response:
-    """Return a 200 with an ETag of its bytes, or the 304 that the client's `If-None-Match` earns."""
-    content = body.model_dump_json(by_alias=True).encode()
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    held = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
-    if tag in held or "*" in held:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="application/json")
 
 
 def request_id(request: Request) -> str:
