@@ -39,6 +39,10 @@ async def row_of(database: URL, session_id: str) -> tuple[Any, ...]:
     return row
 
 
+async def listing(person: Person) -> Any:
+    return data_of(await person.get("/v1/chat/sessions"))["items"]
+
+
 async def age(database: URL, token: str) -> None:
     """Let the time of a deletion be over."""
     await rows(database, f"UPDATE deletions SET until = '2020-01-01 00:00:00' WHERE id = '{token}'")
@@ -70,6 +74,10 @@ async def is_gone(person: Person, sent: Any, key: str | None = None) -> bool:
         await person.http.post(
             "/v1/chat/message/stream", json={"content": "more", "sessionId": session_id}, headers=person.bearer
         ),
+        await person.get(f"/v1/chat/sessions/{session_id}"),
+        await person.http.put(f"/v1/chat/sessions/{session_id}", json={"pinned": True}, headers=person.bearer),
+        await person.get(f"/v1/chat/history?sessionId={session_id}"),
+        await person.get(f"/v1/chat/history?sessionId={session_id}&before={message_id}"),
     ]
     assert {reason_of(answer) for answer in of_session} == {(404, "session_not_found")}
     return True
@@ -87,7 +95,9 @@ async def test_a_session_is_deleted_with_everything_in_it_and_comes_back_as_it_w
     second = await person.says("second", sessionId=session)
     await regenerate(person, second["messageId"])
     other = await person.says("elsewhere")
-    before = await row_of(any_database, session)
+    data_of(await person.http.put(f"/v1/chat/sessions/{session}", json={"pinned": True}, headers=person.bearer))
+    before, listed = await row_of(any_database, session), await listing(person)
+    assert [item["sessionId"] for item in listed] == [session, other["sessionId"]]
 
     deleted = data_of(await deletes(person, session))
 
@@ -96,10 +106,11 @@ async def test_a_session_is_deleted_with_everything_in_it_and_comes_back_as_it_w
     assert timedelta(0) <= datetime.now(UTC) + WEEK - until < timedelta(minutes=1)
     assert await is_gone(person, first, "k")
     assert not await is_gone(person, other)
-    assert (await row_of(any_database, session))[-2] is None, "in no list"
+    assert await listing(person) == listed[1:]
     restored = data_of(await restores(person, deleted["undoToken"]))
     assert restored == {"restoredSessions": 1, "restoredMessages": 5}
     assert await row_of(any_database, session) == before
+    assert await listing(person) == listed
     assert not await is_gone(person, first, "k")
     await person.says("third", sessionId=session)
     told = [message["content"] for message in vendor.requests[-1].messages]
