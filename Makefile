@@ -1,5 +1,7 @@
 # `make help` lists what can be done. `make run` and `make test` set everything up by themselves.
 PYTHON ?= python3
+# Processes that share the tests. Half of the time is waited for; more than there are cores would starve each other.
+WORKERS ?= 2
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
 DEV_READY := .venv/.dev-ready
@@ -17,9 +19,9 @@ run: $(RUN_READY) ## Start the service on 127.0.0.1:8000, on SQLite, with no acc
 migrate: $(RUN_READY) ## Bring the configured database to this version
 	$(BIN)/chatassist migrate
 
-test: $(DEV_READY) ## Run all tests, with coverage
+test: $(DEV_READY) ## Run all tests, with coverage, in two processes; WORKERS=0 for one
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=$(if $(filter true,$(CI)),90,0)
 	$(BIN)/coverage report --include='src/chatassist/domain/*' --fail-under=$(if $(filter true,$(CI)),95,0)

@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.databases",
+    "tests.fixtures.hasty",
     "tests.fixtures.logs",
     "tests.fixtures.programs",
     "tests.fixtures.reply_feeds",

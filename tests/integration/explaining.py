@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import URL, RowMapping
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 
+from chatassist.adapters.persistence import prepared
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Status
 from tests.builders import a_login, a_session, a_turn, a_user, a_version
-from tests.integration.storing import opened
+from tests.integration.storing import connected, opened
 
 Work = Callable[[Transaction], Awaitable[None]]
 Explained = Callable[[Work], Awaitable[int]]
@@ -51,7 +52,7 @@ async def explaining(url: URL, monkeypatch: pytest.MonkeyPatch, prepare: Work = 
             with monkeypatch.context() as noting:
                 listen(noting, note)
                 await store.write(work)
-            async with store._engine.connect() as db:
+            async with connected(url) as db:
                 await db.exec_driver_sql("ANALYZE TABLE users, logins, sessions, messages, deletions")
                 for statement, values in said:
                     explain = f"EXPLAIN FORMAT=TRADITIONAL {statement}"
@@ -63,14 +64,26 @@ async def explaining(url: URL, monkeypatch: pytest.MonkeyPatch, prepare: Work = 
 
 
 def listen(noting: pytest.MonkeyPatch, note: Callable[[str, Any], None]) -> None:
-    """Note every statement at the driver's door."""
-    execute = AsyncAdapt_dbapi_cursor.execute
+    """Note at the two doors to the driver, SQLAlchemy's and ours, of which every statement passes one."""
+    execute, through = AsyncAdapt_dbapi_cursor.execute, prepared._through
 
     def noted(cursor: AsyncAdapt_dbapi_cursor, statement: str, values: Any = None) -> Any:
         note(statement, values)
         return execute(cursor, statement, values)
 
+    class Noting:
+        def __init__(self, cursor: Any) -> None:
+            self._cursor = cursor
+
+        async def execute(self, statement: str, *values: Any) -> None:
+            note(statement, *values or (None,))
+            await self._cursor.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._cursor, name)
+
     noting.setattr(AsyncAdapt_dbapi_cursor, "execute", noted)
+    noting.setattr(prepared, "_through", lambda db, ask: through(db, lambda cursor: ask(Noting(cursor))))
 
 
 def _is_by_index(step: RowMapping) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.engine import open_engine
 from chatassist.adapters.persistence.sql import SqlStore
@@ -21,6 +22,17 @@ async def opened(url: URL, *, pool_size: int = 10, patience: float = 10.0) -> As
         yield store
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def connected(url: URL) -> AsyncIterator[AsyncConnection]:
+    """A connection beside every store's."""
+    engine = open_engine(url, pool_size=1)
+    try:
+        async with engine.connect() as db:
+            yield db
+    finally:
+        await engine.dispose()
 
 
 async def keep(store: AnyStore, *values: User | Session | Turn) -> None:

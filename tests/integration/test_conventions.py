@@ -41,7 +41,7 @@ async def test_an_unknown_path_is_404(quick_api: Api, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/user/info", "GET"),
+        ("DELETE", "/v1/user/info", "GET, PUT"),
         ("GET", "/v1/chat/message", "POST"),
         ("PUT", "/v1/auth/logout", "POST"),
         ("PATCH", "/v1/auth/wechat-login", "POST"),

@@ -193,7 +193,7 @@ async def test_5_caching_by_etag(api: Api) -> None:
 async def test_a_reply_that_takes_long_is_handed_over(any_database: URL, serve: Serve, vendor: LoopbackVendor) -> None:
     """After `reply_wait` the answer is `running` with the text so far, and the reply goes on under its id."""
     vendor.answers(hangs("so far"))
-    api = await serve(settings_for(any_database, llm=llm(vendor, deadline=4.0), http={"reply_wait": 1.0}))
+    api = await serve(settings_for(any_database, llm=llm(vendor, deadline=2.5), http={"reply_wait": 1.0}))
     person = await api.login()
     data = await person.says("slow", clientMessageId="slow-1")
     assert (data["status"], data["finishReason"], data["reply"]["content"]) == ("running", None, "so far")

@@ -29,7 +29,15 @@ from tests.fixtures.proxy import CommitCutter, Proxy
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.reply_copy import Event, ReplyCopy
 from tests.fixtures.scribe import Scribe, chance_of
-from tests.fixtures.service import Api, ServiceProcess, data_of, reason_of, settings_for, variables_of
+from tests.fixtures.service import (
+    NO_TLS,
+    ServiceProcess,
+    client_of,
+    data_of,
+    reason_of,
+    settings_for,
+    variables_of,
+)
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, Call, hangs, piece, says
 from tests.fixtures.virtual_clients import PATIENCE, VirtualClient
@@ -97,7 +105,9 @@ async def fleet(
             variables["CHATASSIST_REDIS__URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             redis = redis_server, proxy
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=50)
-        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False))
+        http = await stack.enter_async_context(
+            httpx2.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False, verify=NO_TLS)
+        )
         instances = [Instance(process(variables)) for _ in range(2)]
         await asyncio.gather(*(instance.start() for instance in instances))
         yield Fleet(instances, http, database, server, mysql, vendor, redis)
@@ -156,8 +166,8 @@ async def phone(fleet: Fleet) -> Phone:
 
 async def _token(fleet: Fleet, number: int) -> str:
     base_url = fleet.instances[number % 2].base_url
-    async with httpx2.AsyncClient(base_url=base_url, timeout=LONG, trust_env=False) as http:
-        return (await Api(http, base_url).login(f"dev:fault-{number}")).token
+    async with client_of(base_url) as api:
+        return (await api.login(f"dev:fault-{number}")).token
 
 
 def chatters() -> Behaviour:

@@ -138,6 +138,35 @@ async def test_silence_is_empty_after_its_time_and_not_before(feed: ReplyFeed, r
     assert time.monotonic() - started >= 0.019
 
 
+async def test_each_reader_waits_as_long_as_it_asked_to_whoever_else_waits(feed: ReplyFeed, reply: str) -> None:
+    now = asyncio.get_running_loop().time
+    begun = now()
+
+    async def waited(seconds: float) -> float:
+        assert await feed.read(reply, 0, seconds) == ()
+        return now() - begun
+
+    times, gone = (0.3, 0.1, 0.2), asyncio.create_task(feed.read(reply, 0, 0.05))
+    await asyncio.sleep(0)
+    gone.cancel()  # whose time would have been over first
+    took = await asyncio.gather(*(waited(seconds) for seconds in times))
+
+    for seconds, seen in zip(times, took, strict=True):
+        assert seconds - 0.02 < seen < seconds + 0.08
+
+
+async def test_a_reader_who_was_woken_waits_anew(feed: ReplyFeed, reply: str) -> None:
+    now = asyncio.get_running_loop().time
+    reading = asyncio.create_task(feed.read(reply, 0, 0.15))
+    await asyncio.sleep(0.1)
+    await feed.append(reply, Delta("x"))
+    assert await reading
+    begun = now()
+
+    assert await feed.read(reply, 1, 0.15) == ()
+    assert 0.13 < now() - begun < 0.25
+
+
 async def test_a_feed_that_was_never_opened_is_not_held(feed: ReplyFeed) -> None:
     assert await asyncio.wait_for(feed.read(new_id(), 0, 60), 1) is None
 

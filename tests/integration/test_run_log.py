@@ -1,4 +1,7 @@
-"""Runs last: nothing private that went through the service in this run stands in any log line of it."""
+"""Runs last: nothing private that went through the service in this run stands in any log line of it.
+
+Where several processes share a run, `nothing_private_is_logged` says the same of each when it ends.
+"""
 
 import json
 

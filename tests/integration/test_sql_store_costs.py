@@ -1,6 +1,7 @@
 """What a turn costs the database: how many statements, and what they have to look at."""
 
 from datetime import date
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
@@ -11,7 +12,7 @@ from chatassist.domain.usage import Meter, Used
 from tests.builders import NOW, a_login, a_save, a_session, a_turn, a_user, an_end, new_id
 from tests.fixtures.service import Serve, settings_for
 from tests.integration.explaining import explaining
-from tests.integration.storing import opened
+from tests.integration.storing import connected, opened
 
 METER = Meter(subject="somebody", day=date(2026, 11, 22))
 
@@ -69,14 +70,13 @@ async def test_the_statements_of_a_turn_use_indexes_and_sort_nothing(
 async def test_a_turn_is_stored_by_one_statement(mysql: URL) -> None:
     async with opened(mysql, pool_size=1) as store:
 
-        async def inserts() -> int:
-            async with store._engine.connect() as db:
-                counted = await db.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_insert'")
-                return int(counted.mappings().one()["Value"])
+        async def inserts(tx: Any) -> int:
+            counted = await tx.turns._db.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_insert'")
+            return int(counted.mappings().one()["Value"])
 
-        before = await inserts()
+        before = await store.read(inserts)
         await store.write(lambda tx: tx.turns.add(a_turn(a_session(a_user()), key=new_id())))
-        assert await inserts() == before + 1
+        assert await store.read(inserts) == before + 1
 
 
 async def test_a_turn_takes_eight_round_trips(mysql: URL, serve: Serve) -> None:
@@ -84,7 +84,7 @@ async def test_a_turn_takes_eight_round_trips(mysql: URL, serve: Serve) -> None:
     api = await serve(settings_for(mysql))
     person = await api.login()
     session = (await person.says("first"))["sessionId"]
-    async with opened(mysql, pool_size=1) as store, store._engine.connect() as db:
+    async with connected(mysql) as db:
 
         async def questions() -> int:
             counted = await db.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Questions'")

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from chatassist.domain.errors import SessionNotFound
-from chatassist.domain.model import Preferences, Session, User
+from chatassist.domain.model import Preferences, Session, User, UserChange
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import Turn
@@ -130,7 +130,7 @@ async def test_a_user_is_found_by_openid_and_id_and_every_change_of_it_is_kept(s
     assert await store.read(lambda tx: tx.users.find(user.openid)) == user
     changed = replace(user, nickname="", avatar="https://a/2", blocked=True, revision=2)
     for _ in range(2):  # the second time nothing changes
-        await store.write(lambda tx: tx.users.save_profile(changed))
+        await store.write(lambda tx: tx.users.change(user.id, UserChange(nickname="", avatar="https://a/2")))
         await store.write(lambda tx: tx.users.set_blocked(user.id, blocked=True))
     assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == changed
     assert await store.read(lambda tx: tx.users.find_by_id(new_id())) is None
@@ -143,12 +143,46 @@ async def test_openids_that_differ_in_case_are_two_people(store: AnyStore) -> No
     assert await store.read(lambda tx: tx.users.find("Oabc")) is None
 
 
-async def test_saving_a_profile_changes_nothing_else(store: AnyStore) -> None:
-    """Whatever the saver believes: a login that began before an operator blocked the user must not let him in again."""
+async def test_a_change_of_the_nickname_changes_nothing_else(store: AnyStore) -> None:
+    """A login that began before an operator blocked the user must not let him in again."""
     await keep(store, user := a_user(blocked=True, preferences=Preferences(auto_read=True)))
-    believed = replace(user, openid="another", nickname="n", blocked=False, preferences=Preferences())
-    await store.write(lambda tx: tx.users.save_profile(believed))
+    await store.write(lambda tx: tx.users.change(user.id, UserChange(nickname="n")))
     assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        UserChange(nickname="n", avatar="https://a/1", is_dark_mode=False, auto_read=True, save_history=False),
+        UserChange(avatar="https://a/2"),
+        UserChange(is_dark_mode=False),
+        UserChange(auto_read=True, save_history=True),
+    ],
+)
+async def test_a_change_stores_the_fields_that_it_names(store: AnyStore, change: UserChange) -> None:
+    user = a_user(nickname="old", avatar="https://a/0", preferences=Preferences(is_dark_mode=True, save_history=False))
+    await keep(store, user, other := a_user())
+    await store.apply(lambda tx: tx.users.change(user.id, change))
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == user.changed(change)
+    await store.apply(lambda tx: tx.users.change(new_id(), change))  # nobody's
+    assert await store.read(lambda tx: tx.users.find_by_id(other.id)) == other
+
+
+async def test_changes_of_different_fields_at_once_all_stay(store: AnyStore) -> None:
+    await keep(store, user := a_user())
+    changes = (
+        UserChange(nickname="n"),
+        UserChange(avatar="https://a/1"),
+        UserChange(is_dark_mode=True),
+        UserChange(auto_read=True),
+        UserChange(save_history=False),
+    )
+    await asyncio.gather(
+        *(store.apply(lambda tx, change=change: tx.users.change(user.id, change)) for change in changes)  # type: ignore[misc]
+    )
+    preferences = Preferences(is_dark_mode=True, auto_read=True, save_history=False)
+    expected = replace(user, nickname="n", avatar="https://a/1", preferences=preferences, revision=5)
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == expected
 
 
 async def test_a_login_comes_with_its_user_until_it_is_ended(store: AnyStore) -> None:
@@ -225,9 +259,11 @@ async def test_a_change_of_its_own_is_kept_whoever_waits_for_it(store: AnyStore)
     await begun.wait()
     caller.cancel()
     await asyncio.wait({caller})
-    await store.write(lambda tx: tx.users.save_profile(user))  # on SQLite and in memory, its turn comes after
+    await store.write(
+        lambda tx: tx.users.change(user.id, UserChange(nickname="n"))
+    )  # on SQLite and in memory, its turn comes after
     await store.aclose()
-    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, revision=1)
+    assert await store.read(lambda tx: tx.users.find_by_id(user.id)) == replace(user, nickname="n", revision=1)
 
 
 async def test_a_change_that_raises_changes_nothing(store: AnyStore) -> None:

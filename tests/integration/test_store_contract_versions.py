@@ -218,7 +218,7 @@ async def a_turn_full_of_secrets(store: AnyStore, session: Session) -> list[Turn
 
 async def everything_in(store: AnyStore) -> str:
     if isinstance(store, SqlStore):
-        async with store._engine.connect() as db:
+        async with store._connections._engine.connect() as db:
             return str((await db.execute(text("SELECT * FROM messages"))).all())
     assert isinstance(store, MemoryStore)
     return repr(store._tables)
@@ -276,14 +276,9 @@ async def test_a_deleted_turn_keeps_its_keys_until_the_purge(store: AnyStore) ->
 
 async def test_a_purge_drops_a_thousand_keys_at_a_time(store: AnyStore) -> None:
     session = await a_kept_session(store)
-    turns = [a_turn(session, position, key=f"k-{position}") for position in range(1, 1002)]
-    await keep(store, *turns)
-
-    async def erase(tx: Any) -> None:
-        for turn in turns:
-            await tx.turns.delete(session.id, turn.message.position, NOW)
-
-    await store.write(erase)
+    await keep(store, turn := a_turn(session, 1, key="k-1"))
+    await keep_versions(store, *(a_version(turn, number, key=f"k-{number}") for number in range(2, 1002)))
+    await delete(store, turn)
     later = NOW + timedelta(seconds=1)
     assert [await store.write(lambda tx: tx.turns.purge(later)) for _ in range(3)] == [1000, 1, 0]
 

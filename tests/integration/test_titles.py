@@ -305,7 +305,7 @@ async def test_a_service_that_ends_waits_for_no_title(sqlite_url: URL, both: Ven
 
 async def test_nothing_of_an_unsaved_session_is_sent_to_be_titled(sqlite_url: URL, serve: Serve, both: Vendor) -> None:
     person = await somebody(sqlite_url, serve, both)
-    await keep_nothing(sqlite_url, person)
+    await keep_nothing(person)
     await streamed(person, QUESTION)
     await asyncio.sleep(0.1)
     assert both.asked == []

@@ -12,6 +12,7 @@ from tests.fixtures.service import (
     Api,
     Person,
     Serve,
+    data_of,
     reason_of,
     settings_for,
 )
@@ -22,10 +23,11 @@ from tests.integration.test_document import llm
 from tests.integration.test_processes import rows
 
 
-async def keep_nothing(database: URL, person: Person, *, nothing: bool = True) -> None:
-    """Set what `PUT /user/settings` will set."""
-    value = int(not nothing)
-    await rows(database, f"UPDATE users SET save_history = {value} WHERE id = '{person.user['id']}'")
+async def keep_nothing(person: Person, *, nothing: bool = True) -> None:
+    """Let a person switch `saveHistory` off, or on again."""
+    wish = {"saveHistory": not nothing}
+    settings = data_of(await person.http.put("/v1/user/settings", json=wish, headers=person.bearer))
+    assert settings["saveHistory"] is not nothing
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ async def hidden(any_database: URL, serve: Serve, vendor: LoopbackVendor) -> Per
     """Somebody who wants nothing kept."""
     api: Api = await serve(settings_for(any_database, llm=llm(vendor)))
     person = await api.login("dev:hidden")
-    await keep_nothing(any_database, person)
+    await keep_nothing(person)
     return person
 
 
@@ -114,7 +116,7 @@ async def test_an_unsaved_session_is_its_users_alone(hidden: Person, any_databas
     sent = await hidden.says("hello")
     mallory = await Api(hidden.http, str(hidden.http.base_url)).login("dev:mallory")
     for nothing in (False, True):
-        await keep_nothing(any_database, mallory, nothing=nothing)
+        await keep_nothing(mallory, nothing=nothing)
         assert reason_of(await mallory.send("hi", sessionId=sent["sessionId"])) == (404, "session_not_found")
         for what, method in (("", "GET"), ("stream", "GET"), ("stop", "POST"), ("", "DELETE")):
             assert reason_of(await ask(mallory, sent["messageId"], what, method)) == (404, "message_not_found")
@@ -127,9 +129,9 @@ async def test_a_saved_session_is_continued_in_a_new_unsaved_one(
     hidden: Person, vendor: LoopbackVendor, any_database: URL
 ) -> None:
     vendor.answers("kept!", "hidden!", "more!", "kept too!")
-    await keep_nothing(any_database, hidden, nothing=False)
+    await keep_nothing(hidden, nothing=False)
     saved = await hidden.says("kept", clientMessageId="s")
-    await keep_nothing(any_database, hidden)
+    await keep_nothing(hidden)
     before = await kept(any_database)
     unsaved = await hidden.says("hidden", sessionId=saved["sessionId"], clientMessageId="u")
     assert unsaved["sessionId"] != saved["sessionId"]
@@ -140,14 +142,14 @@ async def test_a_saved_session_is_continued_in_a_new_unsaved_one(
     assert (await hidden.says("kept", clientMessageId="s"))["replayed"], "keys of both kinds are known"
     await hidden.says("more", sessionId=unsaved["sessionId"])
     assert said(vendor) == ["kept", "kept!", "hidden", "hidden!", "more"]
-    await keep_nothing(any_database, hidden, nothing=False)
+    await keep_nothing(hidden, nothing=False)
     await hidden.says("kept too", sessionId=saved["sessionId"])
     assert said(vendor) == ["kept", "kept!", "kept too"], "the saved session knows nothing of it"
 
 
 async def test_a_session_is_unsaved_for_life(hidden: Person, vendor: LoopbackVendor, any_database: URL) -> None:
     unsaved = await hidden.says("hidden")
-    await keep_nothing(any_database, hidden, nothing=False)
+    await keep_nothing(hidden, nothing=False)
     more = await hidden.says("still hidden", sessionId=unsaved["sessionId"])
     assert more["sessionId"] == unsaved["sessionId"]
     assert await kept(any_database) == []
@@ -161,7 +163,7 @@ async def test_it_is_gone_after_a_restart_and_keys_with_it(
     settings = settings_for(any_database, llm=llm(vendor))
     first, second = await serve(settings), await serve(settings)
     person = await first.login()
-    await keep_nothing(any_database, person)
+    await keep_nothing(person)
     sent = await person.says("hidden", clientMessageId="k")
     elsewhere = Person(second.http, person.token, person.user)
     assert reason_of(await ask(elsewhere, sent["messageId"], method="GET")) == (404, "message_not_found")
@@ -176,7 +178,7 @@ async def test_after_its_time_a_session_is_gone_with_its_keys(
     defaults = {"idle": timedelta(seconds=0.5), "sessions": 100}
     monkeypatch.setattr(EphemeralStore.__init__, "__kwdefaults__", defaults)
     person = await (await serve(settings_for(sqlite_url, llm=llm(vendor)))).login()
-    await keep_nothing(sqlite_url, person)
+    await keep_nothing(person)
     sent = await person.says("hidden", clientMessageId="k")
     assert (await person.says("hidden", clientMessageId="k"))["replayed"]
     async with asyncio.timeout(5):
@@ -187,3 +189,25 @@ async def test_after_its_time_a_session_is_gone_with_its_keys(
         assert reason_of(await ask(person, sent["messageId"], what, method)) == (404, "message_not_found")
     assert reason_of(await person.send("more", sessionId=sent["sessionId"])) == (404, "session_not_found")
     assert not (await person.says("hidden", clientMessageId="k"))["replayed"]
+
+
+async def test_switching_off_and_on_over_http_leaves_no_trace_in_lists_history_or_export(
+    hidden: Person, vendor: LoopbackVendor
+) -> None:
+    vendor.answers("kept!", "hidden!", "more hidden!", "kept too!")
+    await keep_nothing(hidden, nothing=False)
+    saved = (await hidden.says("kept"))["sessionId"]
+    shown = f"/v1/chat/history?sessionId={saved}"
+    before = [data_of(await hidden.get(path)) for path in ("/v1/chat/sessions", shown)]
+    await keep_nothing(hidden)
+    unsaved = (await hidden.says("hidden", sessionId=saved))["sessionId"]
+    await hidden.says("more hidden", sessionId=unsaved)
+    assert [data_of(await hidden.get(path)) for path in ("/v1/chat/sessions", shown)] == before
+    for path in (f"/v1/chat/history?sessionId={unsaved}", f"/v1/chat/sessions/{unsaved}"):
+        assert reason_of(await hidden.get(path)) == (404, "session_not_found")
+    assert "hidden" not in str((await hidden.get("/v1/user/export")).json()["sessions"])
+    await keep_nothing(hidden, nothing=False)
+    await hidden.says("kept too", sessionId=saved)
+    items = data_of(await hidden.get(shown))["items"]
+    assert [item["content"] for item in items] == ["kept", "kept!", "kept too", "kept too!"]
+    assert len(data_of(await hidden.get("/v1/chat/sessions"))["items"]) == 1

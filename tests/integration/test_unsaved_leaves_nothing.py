@@ -98,7 +98,7 @@ def quick_saver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def a_control_that_is_saved(database: URL, person: Person, folder: Path) -> None:
     """The search would find it: the same words in a saved session are there."""
-    await keep_nothing(database, person, nothing=False)
+    await keep_nothing(person, nothing=False)
     await person.says(f"saved on purpose {MARKER}")
     assert list(found_in(folder)), "a search that cannot find is no search"
 
@@ -111,7 +111,7 @@ async def test_nothing_is_left_in_sqlite_nor_logged(
     folder = Path(str(sqlite_url.database)).parent
     api = await serve(settings_for(sqlite_url, llm=llm(vendor)))
     person = await api.login()
-    await keep_nothing(sqlite_url, person)
+    await keep_nothing(person)
     lines = len(RUN.lines)
     await everything_with_the_marker(api, person, vendor)
     assert {file.name for file in folder.iterdir()} >= {"store.db", "store.db-wal", "store.db-shm"}
@@ -132,7 +132,7 @@ async def test_nothing_is_left_in_a_mysql_server_nor_logged(
     await migrate(database)
     api = await serve(settings_for(database, llm=llm(vendor)))
     person = await api.login()
-    await keep_nothing(database, person)
+    await keep_nothing(person)
     await everything_with_the_marker(api, person, vendor)
     await rows(database, "FLUSH TABLES")
     assert list(found_in(server._data)) == []
@@ -154,7 +154,7 @@ async def test_nothing_is_left_by_a_process_of_its_own(
     service: ServiceProcess = process(variables)
     async with client_of(await service.start()) as api:
         person = await api.login()
-        await keep_nothing(sqlite_url, person)
+        await keep_nothing(person)
         await everything_with_the_marker(api, person, vendor)
     await service.end()
     assert "turn accepted" in service.output

@@ -54,7 +54,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def open_client(*, trusting: Path | None = None, connect: float = 5.0) -> httpx2.AsyncClient:
     transport = HttptoolsTransport(max_connections=4)
     if trusting:
-        transport._tls.load_verify_locations(trusting)
+        transport._tls = ssl.create_default_context(cafile=trusting)
     return httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(5.0, connect=connect), trust_env=False)
 
 

@@ -167,6 +167,45 @@ async def test_any_byte_counts_as_a_sign_of_life(raw: bytes) -> None:
         assert (await client.get("/")).text == "ok"
 
 
+@pytest.mark.parametrize(("first", "second", "ends"), [(5.0, 0.2, True), (0.2, 5.0, False), (0.2, None, False)])
+@on_both_loops
+async def test_each_call_on_a_connection_has_its_own_patience(first: float, second: float | None, ends: bool) -> None:
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.say(OK)
+        await line.request()
+        await asyncio.sleep(0.5)
+        await line.say(OK)
+        await line.until_left()
+
+    async with Peer(script).serving() as peer, calling(peer, connections=1) as client:
+        await client.get("/", timeout=first)
+        if ends:
+            with pytest.raises(httpx2.ReadTimeout):
+                await client.get("/", timeout=second)
+        else:
+            assert (await client.get("/", timeout=second)).text == "ok"
+        assert peer.ever == 1
+
+
+@on_both_loops
+async def test_silence_is_counted_from_the_last_byte() -> None:
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.say(CHUNKED)
+        await asyncio.sleep(0.2)
+        await line.say(b"2\r\nok\r\n")
+        await line.until_left()
+
+    async with Peer(script).serving() as peer, calling(peer, read=0.3) as client, client.stream("GET", "/") as answer:
+        parts, now = answer.aiter_raw(), asyncio.get_running_loop().time
+        assert await anext(parts) == b"ok"
+        since = now()
+        with pytest.raises(httpx2.ReadTimeout):
+            await anext(parts)
+        assert 0.28 < now() - since < 0.45
+
+
 @pytest.mark.parametrize("raw", SILENT.values(), ids=SILENT)
 @on_both_loops
 async def test_a_cancelled_call_closes_its_socket(raw: bytes) -> None:

@@ -36,6 +36,8 @@ from tests.builders import new_id
 from tests.unit.worlds import METERING, REFUSAL, Fault, World, until
 
 KEY = "key-1"
+UNKNOWN = "01a20fcf0a6d708ea69a3a6bc76002ce"
+"""A session that nobody has; always the same, so that tests keep their names."""
 
 
 @pytest.fixture
@@ -214,7 +216,7 @@ async def nothing_happened(world: World, user: User, session: str | None = None)
         assert (await world.store.inner.read(lambda tx: tx.turns.window(session, 9))).accepted == 1
 
 
-@pytest.mark.parametrize("session_id", [new_id(), "not an id", "0" * 31, "' or 1=1 --"])
+@pytest.mark.parametrize("session_id", [UNKNOWN, "not an id", "0" * 31, "' or 1=1 --"])
 async def test_a_session_that_does_not_exist_is_not_found(world: World, anna: User, session_id: str) -> None:
     with pytest.raises(SessionNotFound):
         await world.send(anna, session_id=session_id, key=KEY)
@@ -404,7 +406,7 @@ async def test_a_repeated_send_may_leave_out_the_session_it_opened(
         {"model": "large"},
         {"model": ""},
         {"model": "never heard of"},
-        {"session_id": new_id()},
+        {"session_id": UNKNOWN},
         {"session_id": "no session at all"},
     ],
     ids=str,

@@ -27,6 +27,7 @@ from chatassist.domain.errors import (
 from chatassist.domain.ports.asr import Hints
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.services.speech import SpeechRules, SpeechService
+from chatassist.domain.usage import Used
 from tests.builders import a_user
 from tests.fixtures.logs import RUN
 from tests.unit.worlds import until
@@ -41,7 +42,13 @@ class Studio:
     def __init__(self, *steps: Step, per_minute: int = 0, **rules: Any) -> None:
         self.engine = ScriptedTranscriber(*steps)
         limiter = MemoryLimiter({Rule.SPEECH: per_minute})
-        self.service = SpeechService(self.engine, recognise, limiter=limiter, rules=SpeechRules(**rules))
+        self.counted: list[tuple[str, Used]] = []
+        self.service = SpeechService(
+            self.engine, recognise, limiter=limiter, count=self._count, rules=SpeechRules(**rules)
+        )
+
+    async def _count(self, openid: str, used: Used) -> None:
+        self.counted.append((openid, used))
 
     async def hears(self, data: bytes = FLAC, **hints: str) -> Transcript:
         return await self.service.transcribe(ANNA, data, Hints(**hints))
@@ -61,6 +68,28 @@ async def test_the_engine_gets_the_bytes_their_kind_and_the_hints() -> None:
 
     ((audio, hints),) = studio.engine.heard
     assert (audio.data, audio.kind, hints) == (FLAC, AudioKind.FLAC, Hints(language="zh", prompt="小爱"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counted"),
+    [(2.5, 2500), (0.0304, 30), (60, 60_000), (None, 0), (0.0, 0), (-1.0, 0), (float("nan"), 0), (float("inf"), 0)],
+)
+async def test_what_was_understood_counts_as_long_as_the_engine_says(seconds: float | None, counted: int) -> None:
+    studio = Studio(Transcript(text="ok", duration=seconds))
+
+    await studio.hears()
+
+    assert studio.counted == ([(ANNA.openid, Used(audio_ms=counted))] if counted else [])
+
+
+async def test_what_was_not_understood_does_not_count() -> None:
+    studio = Studio(Transcript(text=" ", duration=2.5), AsrUnavailable("away"))
+
+    for _ in range(2):
+        with pytest.raises((AudioNoSpeech, AsrUnavailable)):
+            await studio.hears()
+
+    assert studio.counted == []
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n\u3000"])
@@ -121,7 +150,10 @@ async def test_what_the_engine_says_is_passed_on(error: ChatAssistError) -> None
 
 
 async def test_without_an_engine_it_says_so() -> None:
-    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}))
+    async def never(_: str, __: Used) -> None:
+        raise AssertionError
+
+    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}), count=never)
 
     with pytest.raises(AsrNotConfigured):
         await service.transcribe(ANNA, FLAC)

@@ -8,9 +8,11 @@ from typing import TypeVar
 import pytest
 
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
+from chatassist.adapters.persistence.memory_people import MemoryUsers
 from chatassist.domain.errors import (
     LoginCodeInvalid,
     LoginEnded,
+    NicknameInvalid,
     StoreUnavailable,
     TokenExpired,
     TokenInvalid,
@@ -18,12 +20,12 @@ from chatassist.domain.errors import (
     TooManyReads,
     UserBlocked,
 )
-from chatassist.domain.model import WECHAT_PLACEHOLDER, Preferences, Profile, User
+from chatassist.domain.model import WECHAT_PLACEHOLDER, Preferences, Profile, User, UserChange
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.services.users import SignedIn
-from tests.builders import NOW, a_login, new_id
+from tests.builders import NOW, a_login, a_user, new_id
 from tests.unit.worlds import TOKEN_LIFETIME, TOKEN_SECRET, Fault, FaultyStore, World
 
 T = TypeVar("T")
@@ -107,6 +109,24 @@ async def test_a_known_user_with_nothing_new_costs_one_write_the_login(world: Wo
     await login(world, nickname=WECHAT_PLACEHOLDER)
 
     assert world.store.written == written + 1
+
+
+async def test_a_login_takes_no_name_back_that_was_changed_meanwhile(world: World) -> None:
+    """It knows the user of a moment ago, and has an avatar to store."""
+    anna = (await login(world, nickname="安娜", avatar=AVATAR)).user
+    change = MemoryUsers.change
+
+    async def late(users: MemoryUsers, user_id: str, wish: UserChange) -> None:
+        users._tables.users[anna.id] = replace(anna, nickname="Anna")
+        await change(users, user_id, wish)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryUsers, "change", late)
+        await login(world, nickname="安娜", avatar=f"{AVATAR}?2")
+
+    changed = await user_of(world, "dev:anna")
+    assert changed
+    assert (changed.nickname, changed.avatar) == ("Anna", f"{AVATAR}?2")
 
 
 async def test_the_code_alone_is_the_identity(world: World) -> None:
@@ -350,3 +370,39 @@ async def test_nobody_is_blocked_where_nobody_is_meant(world: World) -> None:
 
     assert await world.users.block("dev:ANNA", blocked=True) is None
     assert await world.users.block(new_id(), blocked=True) is None
+
+
+# --- Changing oneself -----------------------------------------------------------------------------------------------
+
+
+async def test_a_change_answers_the_user_as_he_is_then_whatever_the_caller_knew(world: World) -> None:
+    anna = (await login(world)).user
+    await world.users.change(anna, UserChange(is_dark_mode=True))
+
+    changed = await world.users.change(anna, UserChange(nickname=" Anna "))
+
+    assert changed == await user_of(world, "dev:anna")
+    assert (changed.nickname, changed.preferences.is_dark_mode, changed.revision) == ("Anna", True, 2)
+
+
+async def test_a_change_of_nothing_writes_nothing(world: World) -> None:
+    anna = (await login(world)).user
+    written = world.store.written
+
+    assert await world.users.change(anna, UserChange()) == anna
+    assert world.store.written == written
+
+
+async def test_whose_account_is_gone_has_to_log_in_again(world: World) -> None:
+    with pytest.raises(LoginEnded):
+        await world.users.change(a_user(), UserChange(auto_read=True))
+
+
+async def test_a_change_is_a_read_as_far_as_limits_go_unless_it_is_refused() -> None:
+    async with World(limits={Rule.READS: 1}) as world:
+        anna = (await login(world)).user
+        with pytest.raises(NicknameInvalid):
+            await world.users.change(anna, UserChange(nickname=" "))
+        await world.users.change(anna, UserChange(auto_read=True))
+        with pytest.raises(TooManyReads):
+            await world.users.change(anna, UserChange(auto_read=False))

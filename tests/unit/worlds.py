@@ -40,11 +40,13 @@ from chatassist.domain.replies.titles import Titler, TitleRules
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.turns import Draft, Turn
 from chatassist.domain.upkeep import Upkeep
@@ -312,6 +314,8 @@ class World:
         self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.sessions = SessionService(self.store, self.gate)
         self.history = HistoryService(self.store, self.follower)
+        self.usage = UsageService(self.store, METERING, limiter=self.limiter, clock=self.clock)
+        self.exports = ExportService(self.store, METERING, limiter=self.limiter, clock=self.clock)
         self.upkeep = Upkeep(self.stores, self.engine, self.lease)
         self.services = Services(
             self.store,
@@ -321,9 +325,11 @@ class World:
             history=self.history,
             messages=self.messages,
             replies=self.replies,
-            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter),
             deletions=self.deletions,
             accounts=self.accounts,
+            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),
+            usage=self.usage,
+            exports=self.exports,
         )
 
     async def __aenter__(self) -> "World":

@@ -5,6 +5,7 @@ vendor's.
 """
 
 import asyncio
+import math
 import re
 import select
 from collections.abc import AsyncIterable
@@ -31,6 +32,8 @@ class VendorConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._failure: httpx2.TransportError | None = None
         self._news: asyncio.Future[None] | None = None
+        self._patience = 0.0  # until when, by the loop's clock, there has to be news
+        self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._begin()
@@ -132,15 +135,36 @@ class VendorConnection(asyncio.Protocol):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait until anything comes. A timer of our own: asyncio.timeout costs more than the rest of a read."""
+        """Wait until anything comes."""
         news = self._news = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, _expire, news)
+        self._be_patient(math.inf if seconds is None else seconds)
         try:
             await news
         finally:
             self._news = None
-            if timer is not None:
-                timer.cancel()
+
+    def _be_patient(self, seconds: float) -> None:
+        """See to it that somebody looks at the clock in time. One timer serves many waits: two each was their price."""
+        self._patience = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._patience:
+            self._forget_timer()
+        if self._timer is None and seconds != math.inf:
+            self._timer = self._loop.call_at(self._patience, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        news = self._news
+        if news is None or news.done() or self._patience == math.inf:
+            return
+        if self._loop.time() < self._patience:
+            self._timer = self._loop.call_at(self._patience, self._look_at_clock)
+        else:
+            news.set_exception(httpx2.ReadTimeout("the vendor was silent for too long"))
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fail(self, error: httpx2.TransportError) -> None:
         self._failure = self._failure or error
@@ -159,6 +183,7 @@ class VendorConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits; a body without a length ends here."""
+        self._forget_timer()
         self._transport = None
         self._lasting = False
         if exc is not None:
@@ -260,8 +285,3 @@ def request_head(request: httpx2.Request) -> tuple[bytes, bool]:
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or _CONTROL.search(head):
         raise httpx2.LocalProtocolError("a header of the request holds what no header may")
     return head, chunked
-
-
-def _expire(news: asyncio.Future[None]) -> None:
-    if not news.done():
-        news.set_exception(httpx2.ReadTimeout("the vendor was silent for too long"))

@@ -18,6 +18,7 @@ import httpx2
 
 from chatassist.adapters.dialling import dial
 from chatassist.adapters.httptools_connection import VendorConnection, request_head
+from chatassist.adapters.tls import trusted
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -40,9 +41,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         self._open: set[VendorConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        # httpx2's own, for its trust store (the system's, with nothing read from the environment).
-        self._tls = httpx2.create_ssl_context(trust_env=False)
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = trusted()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return the head of its answer. Raises httpx2.TransportError."""
@@ -157,7 +156,7 @@ class HttptoolsTransport(httpx2.AsyncBaseTransport):
         self._sweeper = None if oldest is None else loop.call_at(oldest, self._sweep)
 
 
-class _Body(httpx2.AsyncByteStream):
+class _Body(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     """An answer's body; closing it before its end closes the socket."""
 
     def __init__(
@@ -168,9 +167,14 @@ class _Body(httpx2.AsyncByteStream):
         self._connection: VendorConnection | None = connection
         self._seconds = seconds
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._connection is not None and (part := await self._connection.read(self._seconds)):
-            yield part
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next part; no generator, since this is run for every word of every reply."""
+        if self._connection is None or not (part := await self._connection.read(self._seconds)):
+            raise StopAsyncIteration
+        return part
 
     async def aclose(self) -> None:
         """Give the connection back; again does nothing."""

@@ -57,20 +57,31 @@ def open_vendor(*, base_url: str, api_key: str, http: httpx2.AsyncClient, path: 
 class Posts:
     """Sends JSON to one path of a vendor. Address, key and headers are the openai client's; the request is made here.
 
-    Its own `post` builds options, models and a retry loop for each request, which was a tenth of a whole turn's CPU.
+    Its own `post` builds options, models and a retry loop for each request, which was a tenth of a whole turn's CPU;
+    and its HTTP client's `send` looks for redirects and cookies, and wraps every part of the body in two generators.
     """
 
-    def __init__(self, vendor: openai.AsyncOpenAI, http: httpx2.AsyncClient, path: str) -> None:
+    def __init__(
+        self, vendor: openai.AsyncOpenAI, transport: httpx2.AsyncBaseTransport, path: str, *, timeout: httpx2.Timeout
+    ) -> None:
         self._vendor = vendor
-        self._http = http
+        self._transport = transport
         self._path = path
+        self._extensions = {"timeout": timeout.as_dict()}
 
     async def send(self, content: bytes) -> httpx2.Response:
         """Return an answer whose body is still to come; who gets it closes it. Raises Refused and what is FOREIGN."""
         url, headers = self._fixed
         headers = [*headers, (b"Content-Length", b"%d" % len(content))]
-        request = httpx2.Request("POST", url, headers=headers, stream=httpx2.ByteStream(content))
-        return await self._http.send(request, stream=True)
+        body = httpx2.ByteStream(content)
+        request = httpx2.Request("POST", url, headers=headers, stream=body, extensions=self._extensions)
+        response = await self._transport.handle_async_request(request)
+        try:
+            await _raise_refusal(response)
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
 
     @cached_property
     def _fixed(self) -> tuple[httpx2.URL, list[tuple[bytes, bytes]]]:

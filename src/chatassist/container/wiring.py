@@ -50,11 +50,13 @@ from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
 from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
@@ -236,12 +238,15 @@ class Container(containers.DeclarativeContainer):
     accounts = providers.Singleton(
         AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
     )
+    usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
+    exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(_transcriber, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,
         providers.Object(recognise),
         limiter=limiter,
+        count=usage.provided.count,
         rules=providers.Callable(_speech_rules, settings),
     )
     upkeep = providers.Singleton(Upkeep, stores, engine, lease)
@@ -257,4 +262,6 @@ class Container(containers.DeclarativeContainer):
         speech=speech,
         deletions=deletions,
         accounts=accounts,
+        usage=usage,
+        exports=exports,
     )

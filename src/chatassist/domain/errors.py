@@ -47,6 +47,14 @@ class ContentBlocked(InvalidInput, slug="content_blocked"):
     """Our moderator refused the content; nothing was stored and no vendor was called."""
 
 
+class NicknameInvalid(InvalidInput, slug="nickname_invalid"):
+    """A nickname has 1 to 32 characters (Unicode code points) after trimming."""
+
+
+class AvatarInvalid(InvalidInput, slug="avatar_invalid"):
+    """The avatar is no `https://` address of 512 characters at most."""
+
+
 class ModelUnknown(InvalidInput, slug="model_unknown"):
     """The named model is not on the operator's list."""
 
@@ -173,6 +181,10 @@ class TooManyReads(Limited, slug="too_many_reads"):
 
 class TooManyTranscriptions(Limited, slug="too_many_transcriptions"):
     """The user sent more recordings in a minute than allowed."""
+
+
+class TooManyExports(Limited, slug="too_many_exports"):
+    """As many exports of the user as allowed are under way on this instance."""
 
 
 class AsrBusy(Limited, slug="asr_busy", retry_after=10.0):

@@ -4,10 +4,12 @@ Times are aware UTC datetimes with microseconds; ids are UUIDv7 as 32 hex digits
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+
+from chatassist.domain.errors import AvatarInvalid, ContentInvalid, NicknameInvalid
 
 NICKNAME_CHARS = 32
 AVATAR_CHARS = 512
@@ -15,6 +17,10 @@ WECHAT_PLACEHOLDER = "微信用户"  # what WeChat answers for every nickname si
 _ID = re.compile(r"[0-9a-f]{32}")
 _HTTPS = re.compile(r"https://[^\s/?#]+\S*")
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode categories Cc and Cs
+
+
+_PROFILE = ("nickname", "avatar")
+_PREFERENCES = ("is_dark_mode", "auto_read", "save_history")
 
 
 def is_id(text: str) -> bool:
@@ -25,6 +31,10 @@ def is_id(text: str) -> bool:
 def is_clean(text: str) -> bool:
     """Tell whether `text` can be stored and shown: no lone surrogate, no control character but tab and newline."""
     return _UNCLEAN.search(text) is None
+
+
+def _is_avatar(text: str) -> bool:
+    return len(text) <= AVATAR_CHARS and _HTTPS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,37 @@ class Profile:
 
     nickname: str = ""
     avatar: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChange:
+    """What a user changes of himself; None leaves a field as it is, whatever others make of it meanwhile."""
+
+    nickname: str | None = None
+    avatar: str | None = None
+    is_dark_mode: bool | None = None
+    auto_read: bool | None = None
+    save_history: bool | None = None
+
+    @property
+    def fields(self) -> Mapping[str, str | bool]:
+        """The new values, by field."""
+        given = {name: getattr(self, name) for name in (*_PROFILE, *_PREFERENCES)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def checked(self) -> "UserChange":
+        """Return the change as it is kept, its nickname trimmed.
+
+        Raises ContentInvalid, NicknameInvalid, AvatarInvalid.
+        """
+        if not is_clean((self.nickname or "") + (self.avatar or "")):
+            raise ContentInvalid
+        nickname = None if self.nickname is None else self.nickname.strip()
+        if nickname is not None and not 1 <= len(nickname) <= NICKNAME_CHARS:
+            raise NicknameInvalid
+        if self.avatar is not None and not _is_avatar(self.avatar):
+            raise AvatarInvalid
+        return replace(self, nickname=nickname)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +104,23 @@ class User:
         name = profile.nickname.strip()[:NICKNAME_CHARS].strip()
         if not is_clean(name) or (name == WECHAT_PLACEHOLDER and self.nickname):
             name = ""
-        avatar = profile.avatar
-        if not _HTTPS.fullmatch(avatar) or len(avatar) > AVATAR_CHARS or not is_clean(avatar):
-            avatar = ""
+        avatar = profile.avatar if is_clean(profile.avatar) and _is_avatar(profile.avatar) else ""
         return replace(self, nickname=name or self.nickname, avatar=avatar or self.avatar)
+
+    def changed(self, change: UserChange) -> "User":
+        """Return the user after a (checked) change."""
+        new = change.fields
+        chosen = {name: value for name, value in new.items() if name in _PREFERENCES}
+        worn = {name: value for name, value in new.items() if name in _PROFILE}
+        preferences = replace(self.preferences, **chosen)  # type: ignore[arg-type]
+        return replace(self, preferences=preferences, revision=self.revision + 1, **worn)  # type: ignore[arg-type]
+
+    def differing(self, worn: "User") -> UserChange:
+        """Return the change of name and avatar that makes this user look like another state of him."""
+        return UserChange(
+            nickname=None if worn.nickname == self.nickname else worn.nickname,
+            avatar=None if worn.avatar == self.avatar else worn.avatar,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a user used on a day. A day is the operator's, by one zone for all users."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -26,6 +26,10 @@ class Used:
             output_tokens=self.output_tokens + other.output_tokens,
             audio_ms=self.audio_ms + other.audio_ms,
         )
+
+
+Count = Callable[[str, Used], Awaitable[None]]
+"""Add to what the person of an openid used today; does not fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

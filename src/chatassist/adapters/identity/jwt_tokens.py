@@ -45,6 +45,7 @@ class JwtTokens(Tokens):
             check_secret(each)
         self._kid = key_id(secret)
         self._keys = {key_id(each): _key(each) for each in accepted}
+        self._heads = {self._signed({}, kid).partition(".")[0]: key for kid, key in self._keys.items()}
 
     @property
     def lifetime(self) -> timedelta:
@@ -61,7 +62,7 @@ class JwtTokens(Tokens):
             "iat": int(login.created_at.timestamp()),
             "exp": int(login.expires_at.timestamp()),
         }
-        return jwt.encode(claims, self._keys[self._kid], algorithm=ALGORITHM, headers={"kid": self._kid})
+        return self._signed(claims, self._kid)
 
     def read(self, token: str) -> Claims:
         """Return what the token says. Raises TokenInvalid, TokenExpired."""
@@ -75,15 +76,19 @@ class JwtTokens(Tokens):
 
     def _verified(self, token: str) -> dict[str, Any]:
         """Return the claims of a token that one of our secrets signed for this service."""
+        known = self._heads.get(token.partition(".")[0])  # as we write it; any other spelling is looked into
         return jwt.decode(
             token,
-            self._key_for(jwt.get_unverified_header(token)),
+            known or self._key_for(jwt.get_unverified_header(token)),
             algorithms=[ALGORITHM],
             issuer=ISSUER,
             audience=AUDIENCE,
             # PyJWT would compare times with its own clock; `_current` does it with ours.
             options={"strict_aud": True, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
+
+    def _signed(self, claims: dict[str, Any], kid: str) -> str:
+        return jwt.encode(claims, self._keys[kid], algorithm=ALGORITHM, headers={"kid": kid})
 
     def _key_for(self, header: dict[str, Any]) -> jwt.PyJWK:
         """Return the key the header names. Not one field may differ from what we write: no crit, no jku, no jwk."""

@@ -30,12 +30,11 @@ class EventStream:
             self._line += part
             self._bound()
             return
-        first, *others = part.split(b"\n")
-        last = others.pop()
-        yield from self._take(bytes(self._line) + first)
-        for line in others:
-            yield from self._take(line)
-        self._line = bytearray(last)
+        lines = (self._line + part if self._line else part).split(b"\n")
+        self._line = bytearray(lines.pop())
+        for line in lines:
+            if (event := self._take(line)) is not None:
+                yield event
         self._bound()
 
     def end(self) -> Iterator[bytes]:
@@ -44,8 +43,9 @@ class EventStream:
         if self._document:
             yield line
             return
-        yield from self._take(line)
-        yield from self._take(b"")
+        for last in (line, b""):
+            if (event := self._take(last)) is not None:
+                yield event
 
     def _start(self, part: bytes) -> bytes:
         # DeepSeek sends blank lines for minutes before a document; no event stream begins with a bracket.
@@ -58,15 +58,17 @@ class EventStream:
         self._document = begun[:1] in (b"{", b"[")
         return begun
 
-    def _take(self, line: bytes) -> Iterator[bytes]:
-        line = line.removesuffix(b"\r")
+    def _take(self, line: bytes | bytearray) -> bytes | None:
+        """Keep a line; return the event that it ends."""
+        line = bytes(line.removesuffix(b"\r"))
         if line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
             self._held += len(line)
             self._bound()
         elif not line and self._data:
             event, self._data, self._held = b"\n".join(self._data), [], 0
-            yield event
+            return event
+        return None
 
     def _bound(self) -> None:
         if len(self._line) + self._held > self._max_event:

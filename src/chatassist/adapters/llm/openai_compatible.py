@@ -6,13 +6,15 @@ its own way costs 3 ms of CPU a call and 230 µs a token. It never retries for u
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import cast
 
 import httpx2
 
 from chatassist.adapters.http import open_vendor_client
+from chatassist.adapters.httptools_transport import HttptoolsTransport
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.adapters.openai_client import (
     FOREIGN,
@@ -71,9 +73,10 @@ class OpenAiCompatibleChatModel(ChatModel):
         options = options or Options()
         self._model = model
         self._max_body = options.max_body
-        http = open_vendor_client(read_timeout=idle_timeout, max_connections=options.max_connections)
+        transport = HttptoolsTransport(max_connections=options.max_connections)
+        http = open_vendor_client(read_timeout=idle_timeout, transport=transport)
         self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
-        self._posts = Posts(self._vendor, http, _PATH)
+        self._posts = Posts(self._vendor, transport, _PATH, timeout=http.timeout)
         self._optional: dict[str, object] = {"stream_options": {"include_usage": True}}
         if options.temperature is not None:
             self._optional["temperature"] = options.temperature
@@ -89,8 +92,8 @@ class OpenAiCompatibleChatModel(ChatModel):
         model = prompt.model or self._model
         reply = ReplyReader(model=model, max_body=self._max_body)
         try:
-            response = await self._open(prompt)
-            async with aclosing(response), aclosing(response.aiter_raw()) as parts:
+            async with aclosing(await self._open(prompt)) as response:
+                parts = cast("httpx2.AsyncByteStream", response.stream).__aiter__()
                 async for part in parts:
                     for chunk in reply.feed(part):
                         yield chunk
@@ -128,7 +131,7 @@ class OpenAiCompatibleChatModel(ChatModel):
         return await self._posts.send(content)
 
 
-async def _linger(parts: AsyncGenerator[bytes, None], reply: ReplyReader) -> None:
+async def _linger(parts: AsyncIterator[bytes], reply: ReplyReader) -> None:
     """Take in what may follow the last text (usage, [DONE], the end of the body); whatever it is, the reply stands."""
     with suppress(TimeoutError, StopAsyncIteration, ModelFailed, httpx2.HTTPError, OSError):
         async with asyncio.timeout(_USAGE_WAIT):

@@ -4,7 +4,8 @@ Pure: bytes go in, chunks come out. Knows no connection and no clock.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TypeGuard
 
 from chatassist.adapters.clean_text import CleanText
@@ -83,21 +84,19 @@ class ReplyReader:
                 if text or thinking:
                     yield Chunk(text=text, thinking=thinking, model=self._model)
 
-    def _documents(self, event: bytes) -> Iterator[object]:
+    def _documents(self, event: bytes) -> Iterable[object]:
         if event.strip() == b"[DONE]":
             self.done = True
-            return
+            return ()
         try:
-            document: object = json.loads(event.decode("utf-8", "surrogatepass"))
+            return (json.loads(event.decode("utf-8", "surrogatepass")),)
         except (ValueError, RecursionError) as exc:  # broken JSON, broken UTF-8, endless digits or brackets
             if b"\n" in event:  # servers that end an event with one newline instead of two
-                for line in event.split(b"\n"):
-                    yield from self._documents(line)
-            elif not self.over and event.strip():
+                return chain.from_iterable(map(self._documents, event.split(b"\n")))
+            if not self.over and event.strip():
                 msg = "the vendor's answer is not JSON"
                 raise LlmUnavailable(msg) from exc
-        else:
-            yield document
+            return ()
 
     def _read(self, document: object) -> tuple[str, str]:
         """Return what an event brings: text, and thinking."""
@@ -143,11 +142,11 @@ class ReplyReader:
     def _note(self, document: dict[str, object], choice: object) -> None:
         """Keep model and usage; counts are cumulative with several vendors, so the last one holds."""
         model = document.get("model")
-        if isinstance(model, str) and 0 < len(model) <= _MAX_MODEL_CHARS and is_clean(model):
+        if model != self._model and isinstance(model, str) and 0 < len(model) <= _MAX_MODEL_CHARS and is_clean(model):
             self._model = model
-        groq = document.get("x_groq")
-        for holder in (document, groq, choice):  # Moonshot counts within the choice
-            self._usage = (_usage(holder.get("usage")) if isinstance(holder, dict) else None) or self._usage
+        for holder in (document, document.get("x_groq"), choice):  # Moonshot counts within the choice
+            if isinstance(holder, dict) and "usage" in holder:
+                self._usage = _usage(holder["usage"]) or self._usage
 
 
 def _usage(counts: object) -> Usage | None:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import URL, Dialect, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 DEFAULT_DATABASE = "chatassist"
 SECONDS_TO_CONNECT = 5
@@ -105,6 +106,7 @@ def open_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
     )
     if not sqlite:
         _name_hang_ups(engine)
+        close_dead_lines(engine)
     prepare_sessions(engine, _SQLITE_SESSION if sqlite else _MYSQL_SESSION)
     return engine
 
@@ -118,6 +120,24 @@ def _name_hang_ups(engine: AsyncEngine) -> None:
             return dialect.connect(*arguments, **named)
         except RuntimeError as error:
             raise ConnectionResetError("hung up on while connecting") from error
+
+
+def close_dead_lines(engine: AsyncEngine) -> None:
+    """Close a connection even where the server cannot be told so: aiomysql stumbles over it and leaves it open."""
+
+    @event.listens_for(engine.sync_engine, "close")
+    def terminate(connection: Any, _record: Any) -> None:
+        connection.terminate()
+
+
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close every connection, and those in use when they are given back, where `dispose` alone would forget them."""
+    event.listen(engine.sync_engine, "checkin", _close)
+    await engine.dispose()
+
+
+def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.invalidate()
 
 
 def prepare_sessions(engine: AsyncEngine, statements: tuple[str, ...]) -> None:

@@ -83,10 +83,11 @@ def as_turn(columns: Sequence[Any]) -> Turn:
         content=content,
         created_at=created_at,
     )
-    return Turn(message=message, reply=_as_reply(columns[len(QUESTION_COLUMNS) :]))
+    return Turn(message=message, reply=as_reply(columns[len(QUESTION_COLUMNS) :]))
 
 
-def _as_reply(columns: Sequence[Any]) -> Reply:
+def as_reply(columns: Sequence[Any]) -> Reply:
+    """Make a reply of REPLY_COLUMNS."""
     reply_id, version, attempt, seq, instance_id, key, requested, status, finish_reason, *rest = columns
     reason, content, thinking, model, input_tokens, output_tokens, rating, comment, created_at, ended_at = rest
     return Reply(

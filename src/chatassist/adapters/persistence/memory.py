@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
 from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
+from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
@@ -98,5 +99,6 @@ def transaction_on(tables: Tables) -> Transaction:
         deletions=MemoryDeletions(tables),
         erasures=MemoryErasures(tables),
         jobs=MemoryJobs(tables),
+        exports=MemoryExports(tables),
         archive=MemoryArchive(tables),
     )

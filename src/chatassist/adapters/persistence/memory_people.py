@@ -6,7 +6,7 @@ from datetime import datetime
 
 from chatassist.adapters.persistence.memory_chats import PURGED_AT_ONCE
 from chatassist.adapters.persistence.memory_tables import Tables
-from chatassist.domain.model import Login, User
+from chatassist.domain.model import Login, User, UserChange
 from chatassist.domain.ports.people import Logins, Taken, Usages, Users
 from chatassist.domain.usage import Meter, Used
 
@@ -32,11 +32,10 @@ class MemoryUsers(Users):
         self._tables.openids[user.openid] = user.id
         self._tables.users[user.id] = user
 
-    async def save_profile(self, user: User) -> None:
-        """Store nickname and avatar."""
-        if known := self._tables.users.get(user.id):
-            self._tables.users[user.id] = replace(known, nickname=user.nickname, avatar=user.avatar)
-            self._tables.revise_user(user.id)
+    async def change(self, user_id: str, change: UserChange) -> None:
+        """Store some fields."""
+        if known := self._tables.users.get(user_id):
+            self._tables.users[user_id] = known.changed(change)
 
     async def revise(self, user_id: str) -> bool:
         """Raise the revision."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from chatassist.adapters.persistence.engine import SECONDS_TO_CONNECT
+from chatassist.adapters.persistence.engine import SECONDS_TO_CONNECT, close_dead_lines
 from chatassist.adapters.persistence.failures import away, code_of
 from chatassist.adapters.persistence.tables import Row
 from chatassist.domain.errors import StoreUnavailable
@@ -100,6 +100,8 @@ def _upgrade(connection: Connection) -> None:
 async def _engine(url: URL, limits: dict[str, int]) -> AsyncIterator[AsyncEngine]:
     """Open an engine for one migration; nothing is left open, and no statement is cut however long it takes."""
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=limits)
+    if engine.dialect.name == "mysql":
+        close_dead_lines(engine)
     try:
         yield engine
     finally:

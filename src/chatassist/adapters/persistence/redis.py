@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from chatassist.adapters.persistence.memory import MemoryInstances
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
+from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
@@ -103,5 +104,6 @@ def _transaction(loaded: Loaded) -> Transaction:
         deletions=MemoryDeletions(loaded.tables),
         erasures=MemoryErasures(loaded.tables),
         jobs=MemoryJobs(loaded.tables),
+        exports=MemoryExports(loaded.tables),
         archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )

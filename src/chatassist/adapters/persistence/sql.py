@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
+from chatassist.adapters.persistence.connections import Connections
 from chatassist.adapters.persistence.failures import away, is_defect, is_lost, is_repeatable
 from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
@@ -17,6 +18,7 @@ from chatassist.adapters.persistence.sql_archive import SqlArchive
 from chatassist.adapters.persistence.sql_chats import SqlTurns
 from chatassist.adapters.persistence.sql_deletions import SqlDeletions
 from chatassist.adapters.persistence.sql_erasing import SqlErasures, SqlJobs
+from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
@@ -35,14 +37,14 @@ class SqlStore(Store):
     """SQLite, MySQL or MariaDB. `patience`: seconds that one unit or query may take in all, waiting included."""
 
     def __init__(self, engine: AsyncEngine, *, patience: float = 10.0) -> None:
-        self._engine = engine
+        self._connections = Connections(engine)
         self._patience = patience
         self._sqlite = sqlite = engine.dialect.name == "sqlite"
         self._begin = "BEGIN IMMEDIATE" if sqlite else "BEGIN"  # a read that turns into a write fails at once in WAL
         pool = engine.pool
         # SQLAlchemy's pool wakes its waiters in no order, and SQLite's lock does too: these queues are first come.
-        self._connections = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else 1)
-        self._writers = asyncio.Semaphore(1) if sqlite else self._connections
+        self._readers = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else 1)
+        self._writers = asyncio.Semaphore(1) if sqlite else self._readers
         self._units: set[asyncio.Task[Any]] = set()
 
     async def write(self, work: Work[T]) -> T:
@@ -56,7 +58,7 @@ class SqlStore(Store):
 
     async def read(self, query: Work[T]) -> T:
         """Run `query` statement by statement."""
-        return await self._bounded(self._connections, _ask, query)
+        return await self._bounded(self._readers, _ask, query)
 
     async def check(self) -> None:
         """Make sure that the database answers, with the schema and collation that this version expects."""
@@ -64,13 +66,13 @@ class SqlStore(Store):
         async def look(db: AsyncConnection, _: None) -> None:
             await check_schema(db)
 
-        await self._bounded(self._connections, look, None)
+        await self._bounded(self._readers, look, None)
 
     async def aclose(self) -> None:
-        """Let the running units end, but not for long, then close every connection."""
+        """Let the running units end, but not for long, then close every connection, a late one's when it ends."""
         if self._units:
             await asyncio.wait(self._units, timeout=_SECONDS_TO_CLOSE)
-        await self._engine.dispose()
+        await self._connections.aclose()
 
     async def _shielded(self, running: Coroutine[Any, Any, T]) -> T:
         unit = asyncio.create_task(running)
@@ -91,7 +93,7 @@ class SqlStore(Store):
     async def _repeated(self, run: Callable[[AsyncConnection, Any], Awaitable[T]], work: Any) -> T:
         for left in reversed(range(_RUNS)):
             try:
-                async with self._engine.connect() as db:
+                async with self._connections.one() as db:
                     return await run(db, work)
             except (DBAPIError, OSError) as error:
                 if is_defect(error):
@@ -150,5 +152,6 @@ def _transaction(db: AsyncConnection) -> Transaction:
         deletions=SqlDeletions(db),
         erasures=SqlErasures(db),
         jobs=SqlJobs(db),
+        exports=SqlExports(db),
         archive=SqlArchive(db),
     )

@@ -82,18 +82,25 @@ def _youngest(turns: Select[Any]) -> Select[Any]:
 
 
 _OTHER = MESSAGES.alias("other")
-_OF_THE_SAME_TURN = (
-    (_OTHER.c.session_id == _REPLY.c.session_id)
-    & (_OTHER.c.position == _REPLY.c.position)
-    & (_OTHER.c.version > QUESTION_VERSION)
-)
 _NEWER = _OTHER.c.version > _REPLY.c.version
-SHOWN_TURNS = _TURNS.where(
-    ~exists().where(
-        _OF_THE_SAME_TURN,
-        (_is_good(_OTHER) & ~_is_good(_REPLY)) | (_NEWER & (_is_good(_OTHER) | ~_is_good(_REPLY))),
+
+
+def _of_the_same_turn(reply: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return (
+        (other.c.session_id == reply.c.session_id)
+        & (other.c.position == reply.c.position)
+        & (other.c.version > QUESTION_VERSION)
     )
-)
+
+
+def is_shown(reply: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Return whether a reply is the version that its turn shows, for lack of an `other` that comes before it."""
+    newer = other.c.version > reply.c.version
+    before = (_is_good(other) & ~_is_good(reply)) | (newer & (_is_good(other) | ~_is_good(reply)))
+    return ~exists().where(_of_the_same_turn(reply, other), before)
+
+
+SHOWN_TURNS = _TURNS.where(is_shown(_REPLY, _OTHER))
 """Turns in the version they show, read as `as_turn` wants them."""
 SHOWN = _REPLY.c
 """The columns of the reply that such a turn shows."""
@@ -109,7 +116,7 @@ _WINDOW = Prepared(
             _REPLY.c.position < bindparam("before", type_=MESSAGES.c.position.type),
             _is_good(_REPLY),
             func.coalesce(_REPLY.c.finish_reason, "") != FinishReason.BLOCKED.value,
-            ~exists().where(_OF_THE_SAME_TURN, _NEWER, _is_good(_OTHER)),
+            ~exists().where(_of_the_same_turn(_REPLY, _OTHER), _NEWER, _is_good(_OTHER)),
         )
     )
 )

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +13,7 @@ from chatassist.adapters.persistence.failures import is_duplicate
 from chatassist.adapters.persistence.mapping import as_login, as_user, login_values, user_values
 from chatassist.adapters.persistence.prepared import Prepared
 from chatassist.adapters.persistence.tables import LOGINS, USAGE_DAYS, USERS
-from chatassist.domain.model import Login, User
+from chatassist.domain.model import Login, User, UserChange
 from chatassist.domain.ports.people import Logins, Taken, Usages, Users
 from chatassist.domain.usage import Meter, Used
 
@@ -23,10 +24,8 @@ _FIND_USER_BY_ID = select(USERS).where(USERS.c.id == bindparam("id"))
 _ADD_USER = insert(USERS)
 _KNOWN_USER = update(USERS).where(USERS.c.id == bindparam("known_id"))
 _HOLD_USER = select(USERS.c.id).where(USERS.c.id == bindparam("id")).with_for_update()  # SQLite has one writer anyway
-_REVISE = Prepared(_KNOWN_USER.values(revision=USERS.c.revision + 1))
-_SAVE_PROFILE = _KNOWN_USER.values(
-    nickname=bindparam("nickname"), avatar=bindparam("avatar"), revision=USERS.c.revision + 1
-)
+_REVISED_USER = _KNOWN_USER.values(revision=USERS.c.revision + 1)
+_REVISE = Prepared(_REVISED_USER)
 _SET_BLOCKED = _KNOWN_USER.values(blocked=bindparam("blocked"))
 
 _FIND_LOGIN = Prepared(
@@ -48,6 +47,12 @@ _COUNT = Prepared(
     .values({column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _USED})
 )
 _BEGIN_DAY = Prepared(insert(USAGE_DAYS), *USAGE_DAYS.c.keys())
+# On MySQL an INSERT that meets another's row locks it shared: of several that then want to UPDATE it, none could.
+_BEGUN = mysql.insert(USAGE_DAYS)
+_BEGIN_DAY_ON_MYSQL = Prepared(
+    _BEGUN.on_duplicate_key_update({column.name: column + _BEGUN.inserted[column.name] for column in _USED}),
+    *USAGE_DAYS.c.keys(),
+)
 _FIND_DAY = select(*_USED).where(OF_METER)
 
 
@@ -76,10 +81,9 @@ class SqlUsers(Users):
                 raise Taken("the openid has a user") from error
             raise
 
-    async def save_profile(self, user: User) -> None:
-        """Store nickname and avatar."""
-        worn = {"nickname": user.nickname, "avatar": user.avatar}
-        await self._db.execute(_SAVE_PROFILE, worn | {"known_id": user.id})
+    async def change(self, user_id: str, change: UserChange) -> None:
+        """Store some columns, and no others: nothing that was read before decides what they become."""
+        await self._db.execute(_REVISED_USER.values(**change.fields), {"known_id": user_id})
 
     async def revise(self, user_id: str) -> bool:
         """Raise the revision; the UPDATE locks the row."""
@@ -133,17 +137,13 @@ class SqlUsages(Usages):
         self._db = db
 
     async def count(self, meter: Meter, used: Used) -> None:
-        """Add to a day; of two that begin it at once one finds it begun."""
+        """Add to a day; of two that begin it at once one finds it begun. On SQLite there are no two."""
         more = asdict(used)
         known = meter_values(meter) | {f"more_{name}": value for name, value in more.items()}
         if await _COUNT.change(self._db, known):
             return
-        try:
-            await _BEGIN_DAY.change(self._db, {"subject": meter.subject, "day": meter.day} | more)
-        except IntegrityError as error:
-            if not is_duplicate(error):
-                raise
-            await _COUNT.change(self._db, known)
+        begin = _BEGIN_DAY_ON_MYSQL if self._db.dialect.name == "mysql" else _BEGIN_DAY
+        await begin.change(self._db, {"subject": meter.subject, "day": meter.day} | more)
 
     async def find(self, meter: Meter) -> Used:
         """Return a day."""

@@ -6,16 +6,17 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import TextClause, bindparam, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chatassist.adapters.persistence.sql_people import OF_METER, meter_values
+from chatassist.adapters.persistence.prepared import Prepared
+from chatassist.adapters.persistence.sql_people import OF_METER, SqlUsages, meter_values
 from chatassist.adapters.persistence.tables import DELETED, INSTANCES, MESSAGES, SESSIONS, USAGE_DAYS, USERS
 from chatassist.adapters.persistence.together import Together
 from chatassist.domain.ports.persistence import Instances, Replies
 from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, End, Feedback, Saved, Status
-from chatassist.domain.usage import Meter
+from chatassist.domain.usage import Meter, Used
 
 _SAVED_AT_ONCE = 50  # texts in one statement
 _SAVED_CHARS = 400_000  # and with these it is full: at 4 bytes each, below the smallest packet limit (MySQL 5.7: 4 MiB)
@@ -70,7 +71,7 @@ _RESTART = _ATTEMPT.where(MESSAGES.c.status == Status.FAILED.value).values(
     dict.fromkeys((*_ENDED, "thinking")) | {"content": "", "status": Status.RUNNING.value}
     | _new("attempt", "seq", "instance_id")
 )  # fmt: skip
-_LIST_RUNNING = select(MESSAGES.c.id).where(_RUNNING, MESSAGES.c.instance_id == bindparam("instance_id"))
+_LIST_RUNNING = Prepared(select(MESSAGES.c.id).where(_RUNNING, MESSAGES.c.instance_id == bindparam("instance_id")))
 _RATE = (
     update(MESSAGES)
     .where(MESSAGES.c.id == bindparam("reply_id"), MESSAGES.c.status != DELETED)
@@ -87,7 +88,7 @@ _PURGE_INSTANCES = delete(INSTANCES).where(INSTANCES.c.until < bindparam("before
 
 
 @cache
-def _save(rows: int) -> TextClause:
+def _save(rows: int) -> Prepared:
     """Return the statement that saves so many texts: a text saved alone costs a hundred times its share in here."""
     numbers = range(rows)
 
@@ -96,10 +97,11 @@ def _save(rows: int) -> TextClause:
 
     columns = ", ".join(f"{column} = {case(column)}" for column in ("content", "thinking", "seq"))
     ids = ", ".join(f":id{n}" for n in numbers)
-    return text(
+    statement = (
         f"UPDATE messages SET {columns}"  # noqa: S608 - of names and numbers alone
         f" WHERE id IN ({ids}) AND status = 'running' AND attempt = {case('attempt')}"
     )
+    return Prepared(text(statement))
 
 
 def _portions(texts: Sequence[Saved]) -> Iterator[Sequence[Saved]]:
@@ -129,11 +131,17 @@ class SqlReplies(Replies):
         keeps = end.content is None
         if end.content is not None:
             values |= {"new_content": end.content, "new_thinking": end.thinking or None}
-        if meter is not None and end.usage is not None:
-            spent = {"more_input_tokens": end.usage.input_tokens, "more_output_tokens": end.usage.output_tokens}
+        if meter is None or end.usage is None:
+            return await _FINISH[keeps, False].change(self._db, values)
+        used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
+        if self._db.dialect.name == "mysql":
+            spent = {"more_input_tokens": used.input_tokens, "more_output_tokens": used.output_tokens}
             if await _FINISH[keeps, True].change(self._db, values | spent | meter_values(meter)):
                 return True  # else it may be the day that is missing
-        return await _FINISH[keeps, False].change(self._db, values)
+        ended = await _FINISH[keeps, False].change(self._db, values)
+        if ended:
+            await SqlUsages(self._db).count(meter, used)
+        return ended
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:
         """Begin the next attempt, if this one failed."""
@@ -152,11 +160,11 @@ class SqlReplies(Replies):
             for number, one in enumerate(some):
                 values |= {f"id{number}": one.reply_id, f"attempt{number}": one.attempt, f"seq{number}": one.seq}
                 values |= {f"content{number}": one.content, f"thinking{number}": one.thinking or None}
-            await self._db.execute(_save(len(some)), values)
+            await _save(len(some)).change(self._db, values)
 
     async def running(self, instance_id: str) -> Collection[str]:
         """Return what runs under an instance, from the index alone."""
-        return set((await self._db.execute(_LIST_RUNNING, {"instance_id": instance_id})).scalars())
+        return {reply_id for (reply_id,) in await _LIST_RUNNING.rows(self._db, {"instance_id": instance_id})}
 
     async def rate(self, reply_id: str, feedback: Feedback | None) -> None:
         """Store feedback."""

@@ -106,7 +106,12 @@ class SessionRow(Row, table=True):
     """A chat session. `listed_at` is `Session.listed_at`, kept because lists are read along its index."""
 
     __tablename__ = "sessions"
-    __table_args__ = (Index(None, "user_id", "pinned", "listed_at", "id"), Index(None, "deletion_id"), _ON_MYSQL)
+    __table_args__ = (
+        Index(None, "user_id", "pinned", "listed_at", "id"),
+        Index(None, "user_id", "id"),  # an order that nothing changes, for whoever walks through all of them
+        Index(None, "deletion_id"),
+        _ON_MYSQL,
+    )
 
     id: str = Field(sa_type=_ID, primary_key=True)
     user_id: str = Field(sa_type=_ID)

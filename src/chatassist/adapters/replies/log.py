@@ -21,20 +21,22 @@ class Log:
     whole: bool = True
     text: list[str] = field(default_factory=list)
     events: deque[Numbered] = field(default_factory=lambda: deque(maxlen=HELD_EVENTS))
-    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+    waiters: dict[asyncio.Future[None], float] = field(default_factory=dict)
+    """Who waits, each until a time of the loop's clock."""
+    timer: asyncio.TimerHandle | None = None
     ended: bool = False
 
     def add(self, event: Event) -> None:
         """Append an event; who waits is not woken yet."""
         self.last += 1
         self.events.append(Numbered(self.last, event))
-        match event:
-            case Delta(text) if self.whole:
-                self.text.append(text)
-            case Replace(content):
-                self.text, self.whole = [content], True
-            case Ended():
-                self.ended = True
+        if isinstance(event, Delta):
+            if self.whole:
+                self.text.append(event.text)
+        elif isinstance(event, Replace):
+            self.text, self.whole = [event.content], True
+        elif isinstance(event, Ended):
+            self.ended = True
 
     def since(self, after: int) -> Sequence[Numbered] | None:
         """Return what came after `after`; None when nothing will come any more, or what came is not known."""
@@ -42,6 +44,8 @@ class Log:
             return None if self.ended else ()
         begin = self.events[0].seq - 1 if self.events else self.last
         if after >= begin:
+            if after == self.last - 1:  # nearly always
+                return [self.events[-1]]
             return [self.events[-back] for back in range(self.last - after, 0, -1)]  # they have no gaps
         if not self.whole:
             return None
@@ -54,22 +58,38 @@ class Log:
         return [Numbered(self.last - len(end), Replace("".join(self.text), "resync")), *end]
 
     async def news(self, wait: float) -> None:
-        """Return when `wake` is called or the time is over; a plain future is half the price of a timeout."""
+        """Return when `wake` is called or the time is over.
+
+        One timer serves all who wait, and stays when they are woken: one for each wait cost as much as all else here.
+        """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self.waiters.add(waiter)
-        timer = loop.call_later(wait, _resolve, waiter)
+        until = self.waiters[waiter] = loop.time() + wait
+        if self.timer is None or until < self.timer.when():
+            self._set_timer(loop, until)
         try:
             await waiter
         finally:
-            timer.cancel()
-            self.waiters.discard(waiter)
+            self.waiters.pop(waiter, None)
 
     def wake(self) -> None:
         """Let all who wait look again."""
         for waiter in self.waiters:
             _resolve(waiter)
         self.waiters.clear()
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = loop.call_at(at, self._look_at_clock, loop)
+
+    def _look_at_clock(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.timer, now = None, loop.time()
+        for waiter in [waiter for waiter, until in self.waiters.items() if until <= now]:
+            del self.waiters[waiter]
+            _resolve(waiter)
+        if self.waiters:
+            self._set_timer(loop, min(self.waiters.values()))
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 
 from chatassist.domain.errors import ChatAssistError
-from chatassist.domain.model import Login, User
+from chatassist.domain.model import Login, User, UserChange
 from chatassist.domain.usage import Meter, Used
 
 
@@ -31,10 +31,10 @@ class Users(ABC):
         """Store a new user. Raises Taken when the openid exists."""
 
     @abstractmethod
-    async def save_profile(self, user: User) -> None:
-        """Store nickname and avatar of a known user, and nothing else: others may change the rest meanwhile.
+    async def change(self, user_id: str, change: UserChange) -> None:
+        """Store the fields that a change names, and nothing else: others may change the rest meanwhile.
 
-        Raises the revision.
+        Raises the revision. Harmless when there is no such user.
         """
 
     @abstractmethod

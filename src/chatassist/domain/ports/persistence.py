@@ -12,6 +12,7 @@ from typing import TypeVar
 from chatassist.domain.model import Session
 from chatassist.domain.ports.archive import Archive
 from chatassist.domain.ports.erasing import Deletions, Erasures, Jobs
+from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
@@ -202,6 +203,7 @@ class Transaction:
     deletions: Deletions
     erasures: Erasures
     jobs: Jobs
+    exports: Exports
     archive: Archive
 
 

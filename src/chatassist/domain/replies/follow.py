@@ -181,9 +181,11 @@ def _to_end(events: Sequence[Numbered]) -> Sequence[Numbered]:
 
 def _as_stored(reply: Reply, events: Sequence[Numbered], after: int) -> Sequence[Numbered]:
     """Let a stored end stand for one that its owner could not store: the database may have heard him all the same."""
+    if reply.end is None:  # nearly always
+        return events
     *before, last = events
     in_doubt = isinstance(last.event, Ended) and last.event.end.reason == ReplyNotStored.slug
-    if reply.end is None or not in_doubt or not reply.first_seq < last.seq <= reply.last_seq:
+    if not in_doubt or not reply.first_seq < last.seq <= reply.last_seq:
         return events
     return [*before, *_rest(reply, before[-1].seq if before else after, told=False)]
 

@@ -7,15 +7,17 @@ from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
+from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
+from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Services:
     """The services, and what a door needs to come and go politely."""
 
@@ -28,6 +30,8 @@ class Services:
     messages: MessageService
     replies: ReplyService
     speech: SpeechService
+    usage: UsageService
+    exports: ExportService
     deletions: DeletionService
     accounts: AccountService
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, replace
 
 from chatassist.domain.audio import Audio, Transcript
@@ -17,6 +18,7 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import User, is_clean
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Recognise, Transcriber
 from chatassist.domain.ports.limits import Limiter, Rule
+from chatassist.domain.usage import Count, Used
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,18 @@ class SpeechService:
     """Transcribes what users say."""
 
     def __init__(
-        self, transcriber: Transcriber, recognise: Recognise, *, limiter: Limiter, rules: SpeechRules | None = None
+        self,
+        transcriber: Transcriber,
+        recognise: Recognise,
+        *,
+        limiter: Limiter,
+        count: Count,
+        rules: SpeechRules | None = None,
     ) -> None:
         self._transcriber = transcriber
         self._recognise = recognise
         self._limiter = limiter
+        self._count = count
         self._rules = rules or SpeechRules()
         self._running: dict[asyncio.Future[None], asyncio.Timeout] = {}
         self._closing = False
@@ -61,6 +70,8 @@ class SpeechService:
         log.info("transcribed", extra={**about, "chars": len(transcript.text)})
         if not transcript.text.strip():
             raise AudioNoSpeech
+        if heard := _milliseconds(transcript.duration):
+            await self._count(user.openid, Used(audio_ms=heard))
         return replace(transcript, text=transcript.text.strip())
 
     async def drain(self, seconds: float) -> None:
@@ -93,3 +104,8 @@ class SpeechService:
         finally:
             del self._running[over]
             over.set_result(None)
+
+
+def _milliseconds(seconds: float | None) -> int:
+    """Return what counts of a duration: an engine may not tell it, or tell nonsense."""
+    return round(seconds * 1000) if seconds is not None and math.isfinite(seconds) and seconds > 0 else 0

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from chatassist.domain.errors import CommitUnknown, LoginEnded, StoreUnavailable, TokenInvalid, UserBlocked
-from chatassist.domain.model import Login, Profile, User
+from chatassist.domain.model import Login, Profile, User, UserChange
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.people import Taken
@@ -96,7 +96,7 @@ class UserService:
             if known is None:
                 await tx.users.add(user)
             elif user != known:
-                await tx.users.save_profile(user)
+                await tx.users.change(known.id, known.differing(user))
             return user
 
         try:
@@ -121,6 +121,26 @@ class UserService:
         """Return the user as shown to himself. Raises TooManyReads."""
         await self._limiter.hit(Rule.READS, user.id)
         return user
+
+    async def change(self, user: User, change: UserChange) -> User:
+        """Change what the user names, at once and on every instance; return him as he is then.
+
+        Raises ContentInvalid, NicknameInvalid, AvatarInvalid, TooManyReads, and LoginEnded where the account is gone.
+        """
+        checked = change.checked()
+        await self._limiter.hit(Rule.READS, user.id)
+        if not checked.fields:
+            return user
+
+        async def apply(tx: Transaction) -> User | None:
+            await tx.users.change(user.id, checked)
+            return await tx.users.find_by_id(user.id)
+
+        changed = await self._store.apply(apply)
+        if changed is None:
+            raise LoginEnded
+        log.info("user changed", extra={"user_id": user.id, "fields": sorted(checked.fields)})
+        return changed
 
     async def logout(self, caller: Caller, *, everywhere: bool = False) -> None:
         """End this login, or all of the user's. Once it returns, the token is refused on every instance."""

@@ -45,7 +45,7 @@ def create_app(
     )
     app.state.reply_wait = http.reply_wait
     app.state.audio_bytes = audio_bytes
-    versioned = (auth.router, user.router, chat.router, sessions.router, erasing.router, ai.router)
+    versioned = (auth.router, user.router, chat.sending, chat.router, sessions.router, erasing.router, ai.router)
     for router in versioned:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)

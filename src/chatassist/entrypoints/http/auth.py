@@ -10,8 +10,8 @@ from chatassist.domain.errors import TokenMissing
 from chatassist.domain.services import Services
 from chatassist.domain.services.users import Caller
 
-_bearer = HTTPBearer(auto_error=False, description="The token of a login")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+bearer = HTTPBearer(auto_error=False, description="The token of a login")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def services(request: Request) -> Services:

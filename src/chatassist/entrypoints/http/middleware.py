@@ -5,8 +5,8 @@ import ipaddress
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -39,7 +39,7 @@ class Frame:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request_id = _given_id(scope) or uuid.uuid4().hex
+        request_id = _given_id(scope) or secrets.token_hex(16)
         scope["state"]["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -84,6 +84,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         body = _Body(scope, receive, self._larger.get(scope["path"], self._max_bytes))
+        if not body.is_coming:  # and will not be: it is declared, and short
+            return await self._app(scope, body.receive, send)
 
         async def patient(message: Message) -> None:
             if message["type"] == "http.response.start" and body.is_coming:
@@ -161,13 +163,16 @@ class StrictJsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Any:
-            return await handler(_StrictRequest(request.scope, request.receive))
+            return await handler(StrictRequest(request.scope, request.receive))
 
         return strict
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
+    """A request whose JSON is JSON."""
+
     async def json(self) -> Any:
+        """Return what the body says. Raises JSONDecodeError."""
         body = await self.body()
         try:
             return json.loads(body.decode(), parse_constant=_no_constant)  # bytes may be UTF-16 to it

@@ -127,11 +127,13 @@ def login_out(signed: SignedIn) -> LoginOut:
 
 def user_out(user: User) -> UserOut:
     """Return the wire form of a user."""
+    return UserOut(**_user(user), settings=settings_out(user))
+
+
+def settings_out(user: User) -> SettingsOut:
+    """Return the wire form of a user's settings."""
     chosen = user.preferences
-    settings = SettingsOut(
-        is_dark_mode=chosen.is_dark_mode, auto_read=chosen.auto_read, save_history=chosen.save_history
-    )
-    return UserOut(**_user(user), settings=settings)
+    return SettingsOut(is_dark_mode=chosen.is_dark_mode, auto_read=chosen.auto_read, save_history=chosen.save_history)
 
 
 def transcript_out(transcript: Transcript) -> TranscriptOut:

@@ -51,7 +51,7 @@ class EventStream(Response):
         """Send everything; once the client is gone, at the next event or comment, nothing more."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self._start(), "more_body": True})
-        gone = asyncio.create_task(_until_gone(receive))
+        gone = asyncio.create_task(until_gone(receive))
         try:
             async with aclosing(self._events) as batches:
                 async for batch in batches:
@@ -140,6 +140,7 @@ def _told(kind: type[ChatAssistError], status: Status, retry_after: float | None
     return told if wait is None else {**told, "retryAfter": math.ceil(wait)}
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Return once the client has hung up."""
     while (await receive())["type"] != "http.disconnect":
         pass

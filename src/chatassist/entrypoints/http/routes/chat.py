@@ -27,9 +27,11 @@ from chatassist.entrypoints.http.chat_schemas import (
 from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, TurnFailed, answer
 from chatassist.entrypoints.http.middleware import StrictJsonRoute
 from chatassist.entrypoints.http.openapi import CALLER, refusals
+from chatassist.entrypoints.http.sending import SendRoute
 from chatassist.entrypoints.http.sse import EventStream
 
 router = APIRouter(prefix="/chat", tags=["chat"], route_class=StrictJsonRoute)
+sending = APIRouter(prefix="/chat", tags=["chat"], route_class=SendRoute)
 
 _SEND = (
     InvalidRequest,
@@ -82,7 +84,7 @@ Wait = Annotated[
 ]
 
 
-@router.post("/message", response_model=Envelope[SentOut], responses=refusals(*CALLER, *_SEND, *_REPLY_FAILED))
+@sending.post("/message", response_model=Envelope[SentOut], responses=refusals(*CALLER, *_SEND, *_REPLY_FAILED))
 async def send(
     request: Request, given: Given, caller: CallerNow, body: MessageIn, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -97,7 +99,7 @@ async def send(
     return await _ended(given, sent, until)
 
 
-@router.post("/message/stream", response_class=Response, responses={**refusals(*CALLER, *_SEND), **_STREAM})
+@sending.post("/message/stream", response_class=Response, responses={**refusals(*CALLER, *_SEND), **_STREAM})
 async def send_stream(
     given: Given, caller: CallerNow, body: MessageIn, idempotency_key: IdempotencyKey = None
 ) -> Response:

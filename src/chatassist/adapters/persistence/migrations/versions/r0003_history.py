@@ -64,6 +64,7 @@ def upgrade() -> None:
     op.execute(LIST)
     op.create_index("ix_messages_user_id_id", "messages", ["user_id", "id"])
     op.create_index("ix_sessions_user_id_pinned_listed_at_id", "sessions", ["user_id", "pinned", "listed_at", "id"])
+    op.create_index("ix_sessions_user_id_id", "sessions", ["user_id", "id"])
     op.create_index("ix_sessions_deletion_id", "sessions", ["deletion_id"])
     op.drop_index("ix_sessions_user_id_updated_at", "sessions")
 
@@ -115,6 +116,7 @@ def downgrade() -> None:
     op.create_index("ix_sessions_user_id_updated_at", "sessions", ["user_id", "updated_at"])
     op.drop_index("ix_messages_user_id_id", "messages")
     op.drop_index("ix_sessions_user_id_pinned_listed_at_id", "sessions")
+    op.drop_index("ix_sessions_user_id_id", "sessions")
     op.drop_index("ix_sessions_deletion_id", "sessions")
     for column in reversed(OF_SESSIONS):
         op.drop_column("sessions", column.name)
