@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import scenarios, streams
+from benchmarks import history, scenarios, streams
 from benchmarks.bench import Bench, Figure
 from benchmarks.processes import Failed, start_vendor
 from benchmarks.world import prepared, started_redis
@@ -33,6 +33,7 @@ class Scenario(StrEnum):
     FIRST = "first"
     POOL = "pool"
     STREAMS = "streams"
+    HISTORY = "history"
 
 
 class Database(StrEnum):
@@ -49,6 +50,7 @@ _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.FIRST: streams.first,
     Scenario.POOL: streams.pool,
     Scenario.STREAMS: streams.many,
+    Scenario.HISTORY: history.history,
 }
 
 
@@ -62,7 +64,9 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every round there")] = None,
 ) -> None:
     """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
-    wanted = only or [each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS))]
+    wanted = only or [
+        each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY))
+    ]
     databases = database or list(Database)[: 1 if quick else None]
     asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)
     if not set(asked) <= set(CONNECTIONS):
@@ -118,9 +122,9 @@ def _run(bench: Bench, wanted: Sequence[Scenario], connections: Sequence[int]) -
 def _line(figure: Figure) -> str:
     what = f"{figure.scenario}, {figure.connections} connections, {figure.database}"
     shown = [f"{what:<42} {figure.name:<16}"]
-    floor = figure.medians["floor"]
+    *_, (yardstick, least) = figure.medians.items()
     for subject, value in figure.medians.items():
-        times = f" x{value / floor:<5.2f}" if subject != "floor" and floor > 0 else ""
+        times = f" x{value / least:<5.2f}" if subject != yardstick and least > 0 else ""
         shown.append(f"{subject} {f'{value:.2f} {figure.unit}'.strip():>12}{times}")
     return "  ".join(shown)
 

@@ -26,7 +26,7 @@ _START: Mapping[str, Callable[[Path, URL, Process, Mapping[str, str]], Process]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One line of the table."""
+    """One line of the table. Of its subjects, the last is what the others are measured against."""
 
     scenario: str
     database: str

@@ -19,8 +19,9 @@ import uvicorn
 from sqlalchemy import make_url
 
 from benchmarks.client import Connection
-from benchmarks.floor_store import Ask, FloorStore, open_store
-from benchmarks.script import MODEL
+from benchmarks.floor_store import Ask, FloorStore, Said, open_store
+from benchmarks.script import DAY_ZONE, MODEL
+from chatassist.adapters.identity.pseudonym import pseudonyms
 
 BLOCKING, STREAM = "/v1/chat/message", "/v1/chat/message/stream"
 HISTORY = 6000  # characters, which are never fewer than the service's estimate of tokens
@@ -91,6 +92,7 @@ class Floor:
         self._store = store
         self._vendor = vendor
         self._secret = secret
+        self._pseudonym = pseudonyms(secret)
         self._instance_id = uuid_utils.uuid7().hex
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -102,8 +104,8 @@ class Floor:
             await _answer(send, b"{}")
             return
         given = json.loads(await _body(receive))
-        user_id = await self._caller(scope["headers"])
-        ask, messages = await self._claim(user_id, given)
+        user_id, openid = await self._caller(scope["headers"])
+        ask, messages = await self._claim(user_id, openid, given)
         serve = self._block if scope["path"] == BLOCKING else self._relay
         await serve(send, ask, messages)
 
@@ -115,7 +117,7 @@ class Floor:
         await self._store.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _caller(self, headers: list[tuple[bytes, bytes]]) -> str:
+    async def _caller(self, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
         bearer = next(value for name, value in headers if name == b"authorization")
         claims = jwt.decode(
             bearer[7:], self._secret, algorithms=["HS256"], issuer="chatassist", audience="chatassist-client"
@@ -123,9 +125,10 @@ class Floor:
         found = await self._store.login(claims["jti"])
         if found is None or found[1] != claims["sub"] or found[3]:
             raise PermissionError
-        return str(found[1])
+        return str(found[1]), str(found[2])
 
-    async def _claim(self, user_id: str, given: Any) -> tuple[Ask, list[dict[str, str]]]:
+    async def _claim(self, user_id: str, openid: str, given: Any) -> tuple[Ask, list[dict[str, str]]]:
+        now = datetime.now(UTC)
         ask = Ask(
             user_id=user_id,
             session_id=given["sessionId"],
@@ -133,7 +136,9 @@ class Floor:
             reply_id=uuid_utils.uuid7().hex,
             instance_id=self._instance_id,
             text=given["content"].strip(),
-            at=_stored(datetime.now(UTC)),
+            at=_stored(now),
+            subject=self._pseudonym(openid),
+            day=now.astimezone(DAY_ZONE).date().isoformat(),
         )
         window = await self._store.claim(ask)
         messages = [{"role": "user", "content": ask.text}]
@@ -148,8 +153,8 @@ class Floor:
         """Store the end; return it as the wire shows it."""
         now, text = datetime.now(UTC), "".join(reply.text)
         counts = (reply.usage["prompt_tokens"], reply.usage["completion_tokens"])
-        end = (reply.finish, text, reply.model, *counts, _stored(now), ask.reply_id)
-        if not await self._store.finish(end):
+        said = Said(reply.finish, text, reply.model, counts, _stored(now), len(reply.text) + 1)
+        if not await self._store.finish(ask, said):
             raise RuntimeError("somebody else ended the reply")
         return {
             "reply": {"content": text, "time": now.strftime("%Y-%m-%dT%H:%M:%SZ")},

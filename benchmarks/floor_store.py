@@ -14,11 +14,22 @@ import aiosqlite
 import asyncmy
 from sqlalchemy import URL
 
+from chatassist.domain.titles import preview_of
+
 LOGIN = (
     "SELECT l.id, u.id, u.openid, u.blocked, u.save_history FROM logins l JOIN users u ON u.id = l.user_id"
     " WHERE l.id = ?"
 )
-TOUCH = "UPDATE sessions SET turns = turns + 1, updated_at = ? WHERE id = ? AND user_id = ?"
+TOUCH = (
+    "UPDATE sessions SET turns = turns + 1, messages = messages + 2, running = running + 1, updated_at = ?,"
+    " listed_at = ?, preview = ?, revision = revision + 1 WHERE id = ? AND user_id = ? AND deletion_id IS NULL"
+)
+REVISE = "UPDATE users SET revision = revision + 1 WHERE id = ?"
+TOUCH_AT_ONCE = (  # what MariaDB does in one round trip
+    "UPDATE sessions s, users u SET s.turns = s.turns + 1, s.messages = s.messages + 2, s.running = s.running + 1,"
+    " s.updated_at = ?, s.listed_at = ?, s.preview = ?, s.revision = s.revision + 1, u.revision = u.revision + 1"
+    " WHERE s.id = ? AND s.user_id = ? AND s.deletion_id IS NULL AND u.id = s.user_id"
+)
 WINDOW = (  # no derived table: with texts in it, MariaDB would write one to disk for every claim
     "SELECT (SELECT turns FROM sessions WHERE id = ?), r.position, q.content, r.content FROM messages r"
     " JOIN messages q ON q.session_id = r.session_id AND q.position = r.position AND q.version = 0"
@@ -31,9 +42,27 @@ ADD_TURN = (
     "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at, attempt, instance_id,"
     " status) VALUES (?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL), (?, ?, ?, ?, 1, '', ?, 0, ?, 'running')"
 )
+COUNT = "UPDATE usage_days SET messages = messages + 1 WHERE subject = ? AND day = ?"
 FINISH = (
     "UPDATE messages SET status = 'complete', finish_reason = ?, content = ?, model = ?, input_tokens = ?,"
-    " output_tokens = ?, ended_at = ? WHERE id = ? AND attempt = 0 AND status = 'running'"
+    " output_tokens = ?, ended_at = ?, seq = ? WHERE id = ? AND attempt = 0 AND status = 'running'"
+)
+SHOW = (  # the reply is good, so its session is listed unless it was deleted
+    "UPDATE sessions SET running = running - 1, spoken = 1, preview = ?, revision = revision + 1,"
+    " listed_at = CASE WHEN deletion_id IS NULL THEN updated_at END WHERE id = ?"
+)
+SPEND = (
+    "UPDATE usage_days SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?"
+    " WHERE subject = ? AND day = ?"
+)
+FINISH_AT_ONCE = (
+    "UPDATE messages m, sessions s, users u, usage_days d SET m.status = 'complete', m.finish_reason = ?,"
+    " m.content = ?, m.model = ?, m.input_tokens = ?, m.output_tokens = ?, m.ended_at = ?, m.seq = ?,"
+    " s.running = s.running - 1, s.spoken = 1, s.preview = ?, s.revision = s.revision + 1,"
+    " s.listed_at = CASE WHEN s.deletion_id IS NULL THEN s.updated_at END, u.revision = u.revision + 1,"
+    " d.input_tokens = d.input_tokens + ?, d.output_tokens = d.output_tokens + ?"
+    " WHERE m.id = ? AND m.attempt = 0 AND m.status = 'running' AND s.id = m.session_id AND u.id = m.user_id"
+    " AND d.subject = ? AND d.day = ?"
 )
 BE_ALIVE = "INSERT INTO instances (id, until) VALUES (?, '2099-01-01 00:00:00.000000')"
 
@@ -51,6 +80,21 @@ class Ask:
     instance_id: str
     text: str
     at: str
+    subject: str
+    day: str
+    """By which two the day's use is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a reply ended."""
+
+    finish: str
+    text: str
+    model: str
+    tokens: tuple[int, int]
+    at: str
+    seq: int
 
 
 class FloorStore(ABC):
@@ -76,8 +120,8 @@ class FloorStore(ABC):
         """
 
     @abstractmethod
-    async def finish(self, values: Sequence[Any]) -> bool:
-        """Store an end; False if the reply was not running any more."""
+    async def finish(self, ask: Ask, said: Said) -> bool:
+        """Store an end, and what session, user and day show of it; False if the reply was not running any more."""
 
 
 def open_store(url: URL, connections: int) -> FloorStore:
@@ -88,6 +132,14 @@ def open_store(url: URL, connections: int) -> FloorStore:
 def _turn(ask: Ask, position: int) -> Sequence[Any]:
     shared = (ask.session_id, ask.user_id, position)
     return (ask.message_id, *shared, ask.text, ask.at, ask.reply_id, *shared, ask.at, ask.instance_id)
+
+
+def _touched(ask: Ask) -> Sequence[Any]:
+    return ask.at, ask.at, preview_of(ask.text), ask.session_id, ask.user_id
+
+
+def _ended(said: Said) -> Sequence[Any]:
+    return said.finish, said.text, said.model, *said.tokens, said.at, said.seq
 
 
 @cache
@@ -126,23 +178,24 @@ class MariaDbStore(FloorStore):
         rows, _ = await self._run(LOGIN, (login_id,))
         return rows[0] if rows else None
 
-    async def finish(self, values: Sequence[Any]) -> bool:
-        """Update the row; a single statement needs no BEGIN, and is repeated after a deadlock (1213) of indexes."""
+    async def finish(self, ask: Ask, said: Said) -> bool:
+        """Update the rows; a single statement needs no BEGIN, and is repeated after a deadlock (1213) of indexes."""
+        values = (*_ended(said), preview_of(said.text), *said.tokens, ask.reply_id, ask.subject, ask.day)
         try:
-            _, found = await self._run(FINISH, values)
+            _, found = await self._run(FINISH_AT_ONCE, values)
         except asyncmy.errors.OperationalError as error:
             if error.args[0] != 1213:
                 raise
-            _, found = await self._run(FINISH, values)
+            _, found = await self._run(FINISH_AT_ONCE, values)
         return found > 0
 
     async def claim(self, ask: Ask) -> Rows:
-        """Touch, read, insert; the touched row serialises the claims of a session."""
+        """Touch, read, insert, count; the touched row serialises the claims of a session."""
         async with self._free:
             connection = self._idle.pop()  # not put back when something breaks: the run has failed then
             cursor = connection.cursor()
             await cursor.execute("BEGIN")
-            if not await cursor.execute(_for_mysql(TOUCH), (ask.at, ask.session_id, ask.user_id)):
+            if not await cursor.execute(_for_mysql(TOUCH_AT_ONCE), _touched(ask)):
                 raise LookupError
             await cursor.execute(_for_mysql(WINDOW), (ask.session_id, ask.session_id))
             window: Rows = await cursor.fetchall()
@@ -150,6 +203,8 @@ class MariaDbStore(FloorStore):
                 await cursor.execute(_for_mysql(FIRST), (ask.session_id,))
             position = (window or await cursor.fetchall())[0][0]
             await cursor.execute(_for_mysql(ADD_TURN), _turn(ask, position))
+            if not await cursor.execute(_for_mysql(COUNT), (ask.subject, ask.day)):
+                raise LookupError
             await cursor.execute("COMMIT")
             self._idle.append(connection)
         return window
@@ -192,20 +247,31 @@ class SqliteStore(FloorStore):
         rows = list(await self._reader.execute_fetchall(LOGIN, (login_id,)))
         return rows[0] if rows else None
 
-    async def finish(self, values: Sequence[Any]) -> bool:
-        """Update the row; a single statement needs no BEGIN."""
-        async with self._writing:
-            return (await self._writer.execute(FINISH, values)).rowcount > 0
-
-    async def claim(self, ask: Ask) -> Rows:
-        """Touch, read, insert, under the lock that SQLite has only one of."""
+    async def finish(self, ask: Ask, said: Said) -> bool:
+        """Update one row after the other: SQLite has no statement for several tables."""
         writer = self._writer
         async with self._writing:
             await writer.execute("BEGIN IMMEDIATE")
-            if not (await writer.execute(TOUCH, (ask.at, ask.session_id, ask.user_id))).rowcount:
+            found = (await writer.execute(FINISH, (*_ended(said), ask.reply_id))).rowcount
+            if found:
+                await writer.execute(SHOW, (preview_of(said.text), ask.session_id))
+                await writer.execute(REVISE, (ask.user_id,))
+                await writer.execute(SPEND, (*said.tokens, ask.subject, ask.day))
+            await writer.execute("COMMIT")
+        return found > 0
+
+    async def claim(self, ask: Ask) -> Rows:
+        """Touch, read, insert, count, under the lock that SQLite has only one of."""
+        writer = self._writer
+        async with self._writing:
+            await writer.execute("BEGIN IMMEDIATE")
+            if not (await writer.execute(TOUCH, _touched(ask))).rowcount:
                 raise LookupError
+            await writer.execute(REVISE, (ask.user_id,))
             window = list(await writer.execute_fetchall(WINDOW, (ask.session_id, ask.session_id)))
             first = window or list(await writer.execute_fetchall(FIRST, (ask.session_id,)))
             await writer.execute(ADD_TURN, _turn(ask, first[0][0]))
+            if not (await writer.execute(COUNT, (ask.subject, ask.day))).rowcount:
+                raise LookupError
             await writer.execute("COMMIT")
         return window

@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 MODEL = "bench"
+DAY_ZONE = ZoneInfo("Asia/Shanghai")  # the service's default
 INPUT_TOKENS, OUTPUT_TOKENS = 620, 310  # what the vendor claims to have counted
 
 _PHRASE = "今天的天气很好，适合出门走走。Take an umbrella with you. "

@@ -18,12 +18,13 @@ import uuid_utils
 from sqlalchemy import URL, insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from benchmarks.script import TEXT
+from benchmarks.script import DAY_ZONE, TEXT
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
+from chatassist.adapters.identity.pseudonym import pseudonyms
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.mapping import login_values, session_values, turn_values, user_values
 from chatassist.adapters.persistence.migrate import migrate
-from chatassist.adapters.persistence.tables import LOGINS, MESSAGES, SESSIONS, USERS
+from chatassist.adapters.persistence.tables import LOGINS, MESSAGES, SESSIONS, USAGE_DAYS, USERS
 from chatassist.domain.model import Login, Session, User
 from chatassist.domain.turns import FinishReason, Message, Reply, Status, Turn, Usage
 from tests.fixtures.mariadb import MariaDbServer, install, installed
@@ -110,7 +111,7 @@ def _fill(url: URL, file: Path, seats: int) -> Path:
                 taken.append((tokens.issue(login), session_id))
                 for table, more in made.items():
                     rows.setdefault(table, []).extend(more)
-            for kept in (USERS, LOGINS, SESSIONS, MESSAGES):
+            for kept in (USERS, LOGINS, SESSIONS, USAGE_DAYS, MESSAGES):
                 await db.execute(insert(kept), rows[kept.name])
 
     asyncio.run(migrate(url))
@@ -123,14 +124,31 @@ def _seat(now: datetime) -> tuple[Login, str, dict[str, list[dict[str, Any]]]]:
     """Return a login, a session's id, and the rows of both, by table."""
     user = User(id=_id(), openid=f"bench-{_id()}", created_at=now)
     login = Login(id=_id(), user_id=user.id, created_at=now, expires_at=now + timedelta(days=1))
-    session = Session(id=_id(), user_id=user.id, turns=TURNS, created_at=now, updated_at=now)
+    session = Session(
+        id=_id(),
+        user_id=user.id,
+        turns=TURNS,
+        messages=2 * TURNS,
+        spoken=True,
+        created_at=now,
+        updated_at=now,
+        title="明天去杭州出差，要带伞吗？",
+    )
     rows = {
         "users": [user_values(user)],
         "logins": [login_values(login)],
         "sessions": [session_values(session)],
+        "usage_days": _days(user, now),
         "messages": [row for number in range(TURNS) for row in turn_values(_turn(session, number + 1, now))],
     }
     return login, session.id, rows
+
+
+def _days(user: User, now: datetime) -> list[dict[str, Any]]:
+    """Return rows that count the user's use: of today, and of tomorrow for a run at midnight."""
+    subject, today = pseudonyms(SECRET)(user.openid), now.astimezone(DAY_ZONE).date()
+    nothing = {"messages": 0, "input_tokens": 0, "output_tokens": 0, "audio_ms": 0}
+    return [{"subject": subject, "day": today + timedelta(days=more), **nothing} for more in (0, 1)]
 
 
 def _turn(session: Session, position: int, now: datetime) -> Turn:

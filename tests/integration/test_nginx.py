@@ -6,7 +6,9 @@ import re
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import URL
@@ -220,3 +222,13 @@ def test_the_unit_gives_a_drain_its_time() -> None:
     seconds = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert seconds
     assert int(seconds[1]) > HttpSettings().drain_seconds + 5
+
+
+async def test_its_log_tells_who_asked_for_what_but_no_words_of_theirs(
+    service: Api, fronted: Fronted, tmp_path: Path
+) -> None:
+    person = await fronted(service).login()
+    data_of(await person.get(f"/v1/chat/search?keyword={quote('秘密')}"))
+    logged = (tmp_path / "chatassist.log").read_text()
+    assert re.search(r"^127\.0\.0\.1 \[\S+\] GET /v1/chat/search 200 \d+ \d+\.\d+$", logged, re.MULTILINE)
+    assert "keyword" not in logged

@@ -40,7 +40,7 @@ async def export(person: Person, **query: str) -> Answer:
 async def fill(url: URL, user_id: str, turns: int, chars: int = 500) -> Session:
     """Put a long session into the database, without a vendor."""
     session = a_session(a_user(id=user_id), title="long", spoken=True, messages=2 * turns, turns=turns)
-    async with opened(url) as store, store._engine.connect() as db:
+    async with opened(url) as store, store._connections._engine.connect() as db:
         await db.execute(insert(SESSIONS), [session_values(session)])
         for first in range(1, turns + 1, 100):
             rows = [

@@ -5,8 +5,13 @@ import json
 
 import pytest
 
+from benchmarks.__main__ import _line
+from benchmarks.bench import Figure
 from benchmarks.client import Connection
+from benchmarks.history import HITS, KEYWORD, LOOKED_THROUGH, PAGE, check
+from benchmarks.library import MUCH, TURNS
 from benchmarks.load import Plan, WrongAnswer, check_blocking, check_stream, run
+from benchmarks.processes import Failed
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
 from benchmarks.vendor import Counts, VendorProtocol, whole
 from chatassist.adapters.llm.reply_reader import ReplyReader
@@ -113,3 +118,29 @@ async def test_the_load_times_the_first_delta_apart_from_the_end_and_lets_connec
     assert report.turns == 2
     assert report.p50 - report.first50 > 20  # ms
     assert began[1] - began[0] > 0.02
+
+
+def test_a_page_is_measured_only_when_it_is_whole() -> None:
+    def page(items: int, code: int = 200) -> bytes:
+        return json.dumps({"code": code, "data": {"items": [{}] * items}}).encode()
+
+    check(page(20), 20)
+    for wrong in (page(19), page(20, 500), b'{"code": 500, "data": null}'):
+        with pytest.raises(Failed):
+            check(wrong, 20)
+
+
+def test_the_search_that_is_measured_looks_through_all_that_it_may() -> None:
+    """Its hits are as many as announced in the newest 5,000 turns of one in six, and fill no page."""
+    turns = range(0, TURNS, 6)[-LOOKED_THROUGH // 2 :]
+    assert sum(KEYWORD in f"is the train on time? #{turn}" for turn in turns) == HITS < PAGE
+    assert 2 * len(range(0, TURNS, 6)) == MUCH
+
+
+def test_a_line_of_the_table_measures_against_its_last_subject() -> None:
+    figure = Figure(
+        scenario="turn", database="mariadb", connections=1, name="p50", unit="ms", rounds={},
+        medians={"service": 6.0, "redis": 9.0, "floor": 3.0},
+    )  # fmt: skip
+    said = " ".join(_line(figure).split())
+    assert said.endswith("p50 service 6.00 ms x2.00 redis 9.00 ms x3.00 floor 3.00 ms")

@@ -105,7 +105,10 @@ async def test_it_holds_for_another_process_while_the_reply_runs_and_when_it_is_
     assert calls(world, elsewhere) == 1
 
 
-async def test_a_wish_waits_for_an_earlier_one_with_its_key_but_not_for_ever(world: World, anna: User) -> None:
+async def test_a_wish_waits_for_an_earlier_one_with_its_key_but_not_for_ever(
+    world: World, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.messages, "_patience", 0.1)
     await world.lease.ensure()
     door = world.store.closed_door = asyncio.Event()
     first = asyncio.create_task(world.send(anna, key=KEY))

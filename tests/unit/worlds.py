@@ -44,6 +44,7 @@ from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.usage import UsageService
@@ -304,12 +305,13 @@ class World:
         self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
         claims = Claims(self.stores, runtime, rules=prompt or PromptRules(), metering=METERING)
         self.messages = MessageService(
-            self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=0.1
+            self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=PATIENCE
         )
         stopper = Stopper(self.stores, self.engine, self.follower, feed=self.feed, ends=self.ends)
         self.replies = ReplyService(self.stores, self.engine, self.follower, gate=self.gate, stopper=stopper)
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
+        self.search = SearchService(self.store, self.limiter, SearchRules())
         self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
         self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.sessions = SessionService(self.store, self.gate)
@@ -322,6 +324,7 @@ class World:
             self.engine,
             users=self.users,
             sessions=self.sessions,
+            search=self.search,
             history=self.history,
             messages=self.messages,
             replies=self.replies,

@@ -54,6 +54,7 @@ from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
@@ -230,6 +231,7 @@ class Container(containers.DeclarativeContainer):
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
+    search = providers.Singleton(SearchService, store, limiter, SearchRules())
     sessions = providers.Singleton(SessionService, store, gate)
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
@@ -256,6 +258,7 @@ class Container(containers.DeclarativeContainer):
         engine,
         users=users,
         sessions=sessions,
+        search=search,
         history=history,
         messages=messages,
         replies=replies,

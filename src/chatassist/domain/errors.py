@@ -43,6 +43,14 @@ class ContentInvalid(InvalidInput, slug="content_invalid"):
     """The content holds a lone surrogate, or a control character other than tab and newline."""
 
 
+class KeywordEmpty(InvalidInput, slug="keyword_empty"):
+    """Nothing is left of the keyword after trimming."""
+
+
+class KeywordTooLong(InvalidInput, slug="keyword_too_long"):
+    """The keyword has more than 50 characters (Unicode code points)."""
+
+
 class ContentBlocked(InvalidInput, slug="content_blocked"):
     """Our moderator refused the content; nothing was stored and no vendor was called."""
 

@@ -10,6 +10,7 @@ from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySe
 from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.memory_tables import Tables
 from chatassist.domain.ports.persistence import Instances, Store, Transaction
 
@@ -100,5 +101,6 @@ def transaction_on(tables: Tables) -> Transaction:
         erasures=MemoryErasures(tables),
         jobs=MemoryJobs(tables),
         exports=MemoryExports(tables),
+        search=MemorySearch(tables),
         archive=MemoryArchive(tables),
     )

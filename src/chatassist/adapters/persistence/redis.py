@@ -11,6 +11,7 @@ from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
+from chatassist.adapters.persistence.memory_search import MemorySearch
 from chatassist.adapters.persistence.redis_chats import Loaded, RedisReplies, RedisSessions, RedisTurns
 from chatassist.adapters.redis import RedisAway, RedisInDoubt, RedisLink, RedisRefused
 from chatassist.adapters.seal import Seal
@@ -105,5 +106,6 @@ def _transaction(loaded: Loaded) -> Transaction:
         erasures=MemoryErasures(loaded.tables),
         jobs=MemoryJobs(loaded.tables),
         exports=MemoryExports(loaded.tables),
+        search=MemorySearch(loaded.tables),
         archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history
     )

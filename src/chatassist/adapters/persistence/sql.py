@@ -21,6 +21,7 @@ from chatassist.adapters.persistence.sql_erasing import SqlErasures, SqlJobs
 from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
+from chatassist.adapters.persistence.sql_search import SqlSearch
 from chatassist.adapters.persistence.sql_sessions import SqlSessions
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.ports.persistence import Store, Transaction
@@ -153,5 +154,6 @@ def _transaction(db: AsyncConnection) -> Transaction:
         erasures=SqlErasures(db),
         jobs=SqlJobs(db),
         exports=SqlExports(db),
+        search=SqlSearch(db),
         archive=SqlArchive(db),
     )

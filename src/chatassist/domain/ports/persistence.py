@@ -14,6 +14,7 @@ from chatassist.domain.ports.archive import Archive
 from chatassist.domain.ports.erasing import Deletions, Erasures, Jobs
 from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
+from chatassist.domain.ports.search import Search
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
 from chatassist.domain.usage import Meter
 
@@ -204,6 +205,7 @@ class Transaction:
     erasures: Erasures
     jobs: Jobs
     exports: Exports
+    search: Search
     archive: Archive
 
 

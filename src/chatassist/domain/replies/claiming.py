@@ -86,6 +86,7 @@ class Claims:
             store=self._stores.saved if saved else self._stores.unsaved,
             rules=self._rules,
             user_id=user.id,
+            message_id=self._new_id(),  # before the reply's: a search goes by ids, the youngest first
             reply_id=self._new_id(),
             now=now,
             meter=self._metering.meter(user.openid, now),
@@ -93,7 +94,6 @@ class Claims:
             background=background,
             draft=draft,
             session_id=opens.id if opens else draft.session_id or "",
-            message_id=self._new_id(),
             opens=opens,
             saved=saved,
         )

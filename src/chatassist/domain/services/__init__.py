@@ -11,13 +11,14 @@ from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
 from chatassist.domain.services.replies import ReplyService
+from chatassist.domain.services.search import SearchService
 from chatassist.domain.services.sessions import SessionService
 from chatassist.domain.services.speech import SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Services:
     """The services, and what a door needs to come and go politely."""
 
@@ -27,6 +28,7 @@ class Services:
     users: UserService
     sessions: SessionService
     history: HistoryService
+    search: SearchService
     messages: MessageService
     replies: ReplyService
     speech: SpeechService

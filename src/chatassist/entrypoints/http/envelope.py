@@ -84,6 +84,8 @@ SENTENCES: Mapping[str, str] = {
     "content_empty": "消息内容不能为空",
     "content_too_long": "消息内容过长，请缩短后再发送",
     "content_invalid": "内容包含无法识别的字符",
+    "keyword_empty": "请输入要搜索的内容",
+    "keyword_too_long": "搜索内容过长，请缩短后再试",
     "content_blocked": "消息内容不符合规范，请修改后再发送",
     "nickname_invalid": "昵称应为 1 至 32 个字",
     "avatar_invalid": "头像应为 512 个字符以内的 https 地址",
