@@ -196,6 +196,43 @@ async def test_of_an_erased_turn_nothing_is_counted_and_nothing_comes_back(perso
     assert reason_of(await person.send("first", clientMessageId="k-1")) == (404, "message_not_found")
 
 
+async def test_what_is_deleted_is_not_found_by_words_and_not_exported(person: Person) -> None:
+    session = (await person.says("needle one"))["sessionId"]
+    other = (await person.says("needle two"))["sessionId"]
+
+    async def holding() -> tuple[set[str], bool]:
+        found = data_of(await person.get("/v1/chat/search?keyword=needle"))["items"]
+        return {item["sessionId"] for item in found}, "needle one" in (await person.get("/v1/user/export")).text
+
+    assert await holding() == ({session, other}, True)
+    token = data_of(await deletes(person, session))["undoToken"]
+    assert await holding() == ({other}, False)
+    data_of(await restores(person, token))
+    assert await holding() == ({session, other}, True)
+
+
+async def test_a_list_that_a_client_holds_is_no_longer_true(person: Person) -> None:
+    session = (await person.says("hello"))["sessionId"]
+    paths = ("/v1/chat/sessions", f"/v1/chat/sessions/{session}", f"/v1/chat/history?sessionId={session}")
+
+    async def again(tags: list[str]) -> list[int]:
+        answers = [
+            await person.get(path, {"If-None-Match": tag} if tag else None)
+            for path, tag in zip(paths, tags, strict=True)
+        ]
+        tags[:] = [answer.headers.get("ETag", "") for answer in answers]
+        return [answer.status_code for answer in answers]
+
+    tags = [""] * len(paths)
+    assert await again(tags) == [200, 200, 200]
+    held = list(tags)
+    assert await again(tags) == [304, 304, 304]
+    token = data_of(await deletes(person, session))["undoToken"]
+    assert await again(list(held)) == [200, 404, 404]
+    data_of(await restores(person, token))
+    assert await again(list(held)) == [200, 200, 200], "it was changed, and changed back"
+
+
 # --- All of them ----------------------------------------------------------------------------------------------------
 
 
