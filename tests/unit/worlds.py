@@ -38,6 +38,8 @@ from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.replies.titles import Titler, TitleRules
 from chatassist.domain.services import Services
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
@@ -310,6 +312,8 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.search = SearchService(self.store, self.limiter, SearchRules())
+        self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
+        self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.sessions = SessionService(self.store, self.gate)
         self.history = HistoryService(self.store, self.follower)
         self.usage = UsageService(self.store, METERING, limiter=self.limiter, clock=self.clock)
@@ -324,6 +328,8 @@ class World:
             history=self.history,
             messages=self.messages,
             replies=self.replies,
+            deletions=self.deletions,
+            accounts=self.accounts,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),
             usage=self.usage,
             exports=self.exports,

@@ -1,15 +1,12 @@
 """How settings become adapters, and adapters services. Only this package asks it to."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Protocol, assert_never, runtime_checkable
-from zoneinfo import ZoneInfo
 
 import httpx2
 import uuid_utils
 from dependency_injector import containers, providers
-from pydantic import SecretStr
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,10 +15,7 @@ from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
-from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
-from chatassist.adapters.identity.pseudonym import pseudonyms
-from chatassist.adapters.identity.token_secret import check_secret, load_or_create_secret
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
@@ -34,10 +28,10 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
-from chatassist.adapters.seal import Seal
 from chatassist.adapters.wechat import WeChatApi
+from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
 from chatassist.domain.ports.asr import Transcriber
-from chatassist.domain.ports.identity import IdentityProvider, Tokens
+from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
 from chatassist.domain.ports.persistence import Store
@@ -54,6 +48,8 @@ from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
 from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
 from chatassist.domain.services import Services
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
@@ -64,21 +60,15 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.domain.usage import Calendar, Metering
 from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
 
-TOKEN_SECRET_FILE = Path("var/token-secret")
 WECHAT_READ_SECONDS = 5.0
-
-
-def _secret(value: SecretStr | None) -> str:
-    return value.get_secret_value() if value else ""
 
 
 def url_of(settings: Settings) -> URL:
     """Return where the database is. Raises ValueError for an address that is none."""
     database = settings.database
-    return database_url(database.url, database.user, _secret(database.password) or None)
+    return database_url(database.url, database.user, secret_of(database.password) or None)
 
 
 def _database(settings: Settings) -> AsyncEngine:
@@ -89,33 +79,9 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     wechat = settings.wechat
     if wechat.appid is None:
         return LocalIdentity()
-    return WeChatIdentity(WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=_secret(wechat.secret)))
-
-
-def check_token_secrets(settings: Settings) -> None:
-    """Raise ValueError, in a sentence that never holds it, for a given secret that is too weak to sign with."""
-    token = settings.token
-    for name, value in (("SECRET", token.secret), ("PREVIOUS_SECRET", token.previous_secret)):
-        if value:
-            try:
-                check_secret(value.get_secret_value())
-            except ValueError as exc:
-                raise ValueError(f"CHATASSIST_TOKEN__{name} will not do: {exc}.") from exc
-
-
-def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
-    check_token_secrets(settings)
-    token = settings.token
-    return JwtTokens(
-        runtime.clock,
-        secret=_token_secret(settings),
-        previous_secret=_secret(token.previous_secret) or None,
-        lifetime=timedelta(seconds=token.lifetime),
+    return WeChatIdentity(
+        WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=secret_of(wechat.secret))
     )
-
-
-def _token_secret(settings: Settings) -> str:
-    return _secret(settings.token.secret) or load_or_create_secret(TOKEN_SECRET_FILE)
 
 
 def _model(settings: Settings) -> ChatModel:
@@ -137,7 +103,7 @@ def _model(settings: Settings) -> ChatModel:
 def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
     return OpenAiCompatibleChatModel(
         base_url=llm.base_url or "",
-        api_key=_secret(llm.api_key),
+        api_key=secret_of(llm.api_key),
         model=name,
         idle_timeout=llm.idle_timeout,
         options=options,
@@ -164,7 +130,7 @@ def _transcriber(settings: Settings) -> Transcriber:
             return NoTranscriber()
         case AsrEngine.WHISPER_API:
             return WhisperApiTranscriber(
-                base_url=asr.base_url or "", api_key=_secret(asr.api_key), model=asr.model or "", silence=asr.deadline
+                base_url=asr.base_url or "", api_key=secret_of(asr.api_key), model=asr.model or "", silence=asr.deadline
             )
         case AsrEngine.WHISPER_LOCAL:
             try:
@@ -175,29 +141,20 @@ def _transcriber(settings: Settings) -> Transcriber:
 
 def redis_of(settings: Settings) -> Sequence[RedisLink]:
     """Return the way to Redis, or nothing where none is set. Raises ValueError where it could never work."""
-    url = _secret(settings.redis.url)
+    url = secret_of(settings.redis.url)
     try:
         return [open_redis(url)] if url else []
     except ValueError as exc:
         raise ValueError(f"CHATASSIST_REDIS__URL will not do: {exc}.") from exc
 
 
-def _seal(settings: Settings) -> Seal:
-    secrets = (_token_secret(settings), _secret(settings.token.previous_secret))
-    return Seal([secret for secret in secrets if secret])
-
-
-def _metering(settings: Settings) -> Metering:
-    return Metering(pseudonyms(_token_secret(settings)), Calendar(ZoneInfo(settings.limits.day_zone)))
-
-
 def _feed(settings: Settings, redis: Sequence[RedisLink]) -> ReplyFeed:
     memory = MemoryReplyFeed()
-    return RedisReplyFeed(memory, redis[0], _seal(settings)) if redis else memory
+    return RedisReplyFeed(memory, redis[0], seal_of(settings)) if redis else memory
 
 
 def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock) -> Store:
-    return RedisStore(redis[0], _seal(settings)) if redis else EphemeralStore(clock)
+    return RedisStore(redis[0], seal_of(settings)) if redis else EphemeralStore(clock)
 
 
 @runtime_checkable
@@ -253,7 +210,7 @@ class Container(containers.DeclarativeContainer):
     stores = providers.Singleton(Stores, store, unsaved_store)
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
-    tokens = providers.Singleton(_tokens, settings, runtime)
+    tokens = providers.Singleton(tokens_of, settings, runtime)
     model = providers.Singleton(_model, settings)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
@@ -270,7 +227,7 @@ class Container(containers.DeclarativeContainer):
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
     gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
-    metering = providers.Singleton(_metering, settings)
+    metering = providers.Singleton(metering_of, settings)
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
@@ -279,6 +236,10 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
+    accounts = providers.Singleton(
+        AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
+    )
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(_transcriber, settings)
@@ -302,6 +263,8 @@ class Container(containers.DeclarativeContainer):
         messages=messages,
         replies=replies,
         speech=speech,
+        deletions=deletions,
+        accounts=accounts,
         usage=usage,
         exports=exports,
     )

@@ -151,6 +151,10 @@ class WeChatUserBlocked(Forbidden, slug="wechat_user_blocked"):
     """WeChat refuses this user: frozen, cancelled or a risk (errcodes 40226, 50002)."""
 
 
+class WrongAccount(Forbidden, slug="wrong_account"):
+    """The login code is another person's than the caller's: an account is deleted by its owner alone."""
+
+
 class NotFound(ChatAssistError):
     """It does not exist, or belongs to somebody else: the two are never told apart."""
 
@@ -161,6 +165,10 @@ class SessionNotFound(NotFound, slug="session_not_found"):
 
 class MessageNotFound(NotFound, slug="message_not_found"):
     """No such reply of this user."""
+
+
+class UndoExpired(NotFound, slug="undo_expired"):
+    """No deletion of this user that can still be undone has this token."""
 
 
 class Limited(ChatAssistError, retry_after=60.0):

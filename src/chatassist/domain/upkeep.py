@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from chatassist.domain.errors import ReplyInterrupted, StoreUnavailable
 from chatassist.domain.ports.persistence import Transaction
@@ -19,12 +19,16 @@ REAP_SECONDS = 15.0
 SAVE_SECONDS = 3.0
 LOOK_SECONDS = 1.0
 FORGET_SECONDS = 60.0
-PURGE_SECONDS = 3600.0
+PURGE_SECONDS = 60.0
+LEADING = timedelta(minutes=3)
+"""For how long after its last portion the process that purges is not replaced by another."""
 FORGET_INSTANCES = timedelta(days=1)
 FORGET_KEYS = timedelta(days=7)
 """How long the keys of deleted turns are still known."""
 FORGET_UNSAVED_KEYS = timedelta(minutes=30)
 """And those of turns that were not to be kept."""
+FINISH_ERASING = timedelta(minutes=1)
+"""How long whoever deletes an account is left to erase it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,10 @@ class Upkeep:
         self._clock = lease.clock
 
     def jobs(self) -> Sequence[Job]:
-        """Return what is to be done, in every process: each job is harmless when several do it."""
+        """Return what is to be done, in every process: each job is harmless when several do it.
+
+        The purge is one process's, as long as that lives.
+        """
         return (
             Job(name="renew lease", seconds=RENEW_SECONDS, run=self.renew),
             Job(name="reap orphans", seconds=REAP_SECONDS, run=self.reap),
@@ -95,12 +102,28 @@ class Upkeep:
             pass
 
     async def purge(self) -> None:
-        """Drop logins that expired, instances that are long gone, and keys of turns that were deleted long ago."""
-        now = self._clock()
+        """Erase for good what has to go, if no other process does that, portion by portion.
 
-        async def work(tx: Transaction) -> int:
-            await tx.instances.purge(now - FORGET_INSTANCES)
-            return await tx.logins.purge(now) + await tx.turns.purge(now - FORGET_KEYS)
-
-        while await self._store.write(work):
+        What is left when this process stops in between, its successor erases.
+        """
+        owner = await self._lease.ensure()
+        while await self._purge_portion(owner, self._clock()):
             pass
+
+    async def _purge_portion(self, owner: str, now: datetime) -> bool:
+        async def work(tx: Transaction) -> bool:
+            return await tx.jobs.take("purge", owner, now, now + LEADING) and await _purge(tx, now)
+
+        return await self._store.write(work)
+
+
+async def _purge(tx: Transaction, now: datetime) -> bool:
+    """Erase a portion; False when everything is done."""
+    if deletion_id := await tx.erasures.overdue(now):
+        await tx.erasures.erase_deletion(deletion_id)
+        return True
+    if user_id := await tx.erasures.unfinished(now - FINISH_ERASING):
+        await tx.erasures.erase_account(user_id)
+        return True
+    await tx.instances.purge(now - FORGET_INSTANCES)
+    return await tx.logins.purge(now) + await tx.turns.purge(now - FORGET_KEYS) > 0

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
 from chatassist.adapters.persistence.memory_chats import MemoryReplies, MemorySessions, MemoryTurns
+from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_search import MemorySearch
@@ -96,6 +97,9 @@ def transaction_on(tables: Tables) -> Transaction:
         turns=MemoryTurns(tables),
         replies=MemoryReplies(tables),
         instances=MemoryInstances(tables),
+        deletions=MemoryDeletions(tables),
+        erasures=MemoryErasures(tables),
+        jobs=MemoryJobs(tables),
         exports=MemoryExports(tables),
         search=MemorySearch(tables),
         archive=MemoryArchive(tables),

@@ -37,12 +37,12 @@ class MemorySessions(Sessions):
         self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
     ) -> None:
         """Let a reply begin."""
-        session = await self.get(session_id, user_id)
+        session = await self._kept(session_id, user_id)
         self._tables.change_session(session.began(at, turns=turns, preview=preview))
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revisions."""
-        self._tables.change_session((await self.get(session_id, user_id)).revised())
+        self._tables.change_session((await self._kept(session_id, user_id)).revised())
 
     async def entitle(self, session_id: str, title: str) -> bool:
         """Store a model's title."""
@@ -56,7 +56,13 @@ class MemorySessions(Sessions):
         self, session_id: str, user_id: str, *, title: str | None = None, pinned: bool | None = None
     ) -> None:
         """Store title and pin."""
-        self._tables.change_session((await self.get(session_id, user_id)).edited(title=title, pinned=pinned))
+        self._tables.change_session((await self._kept(session_id, user_id)).edited(title=title, pinned=pinned))
+
+    async def _kept(self, session_id: str, user_id: str) -> Session:
+        """Return a session that may change: not one of a user who is gone."""
+        if user_id in self._tables.erasures:
+            raise SessionNotFound
+        return await self.get(session_id, user_id)
 
 
 class MemoryTurns(Turns):

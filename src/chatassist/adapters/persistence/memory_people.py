@@ -41,6 +41,10 @@ class MemoryUsers(Users):
         """Raise the revision."""
         return self._tables.revise_user(user_id)
 
+    async def hold(self, user_id: str) -> bool:
+        """Tell whether there is such a user."""
+        return user_id in self._tables.users
+
     async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
         """Store whether the user is blocked."""
         if known := self._tables.users.get(user_id):

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from chatassist.domain.model import Login, Session, User
+from chatassist.domain.ports.erasing import Deletion
 from chatassist.domain.turns import Turn
 from chatassist.domain.usage import Meter, Used
 
@@ -79,6 +80,11 @@ class Tables:
     instances: MutableMapping[str, datetime] = field(default_factory=_table)
 
     usages: MutableMapping[Meter, Used] = field(default_factory=_table)
+    deletions: MutableMapping[str, Deletion] = field(default_factory=_table)
+    erasures: MutableMapping[str, datetime] = field(default_factory=_table)
+    """User id → when he was deleted."""
+    jobs: MutableMapping[str, tuple[str, datetime]] = field(default_factory=_table)
+    """Name → owner, and until when."""
 
     def change_session(self, session: Session) -> None:
         """Keep a session as it is now; that shows in its user's list."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from chatassist.adapters.persistence.memory import MemoryInstances
 from chatassist.adapters.persistence.memory_archive import MemoryArchive
+from chatassist.adapters.persistence.memory_erasing import MemoryDeletions, MemoryErasures, MemoryJobs
 from chatassist.adapters.persistence.memory_exports import MemoryExports
 from chatassist.adapters.persistence.memory_people import MemoryLogins, MemoryUsages, MemoryUsers
 from chatassist.adapters.persistence.memory_search import MemorySearch
@@ -101,6 +102,9 @@ def _transaction(loaded: Loaded) -> Transaction:
         turns=RedisTurns(loaded),
         replies=RedisReplies(loaded),
         instances=MemoryInstances(loaded.tables),
+        deletions=MemoryDeletions(loaded.tables),
+        erasures=MemoryErasures(loaded.tables),
+        jobs=MemoryJobs(loaded.tables),
         exports=MemoryExports(loaded.tables),
         search=MemorySearch(loaded.tables),
         archive=MemoryArchive(loaded.tables),  # empty: what is not to be kept is in no list and no history

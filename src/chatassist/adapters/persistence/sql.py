@@ -16,6 +16,8 @@ from chatassist.adapters.persistence.migrate import check_schema
 from chatassist.adapters.persistence.prepared import say
 from chatassist.adapters.persistence.sql_archive import SqlArchive
 from chatassist.adapters.persistence.sql_chats import SqlTurns
+from chatassist.adapters.persistence.sql_deletions import SqlDeletions
+from chatassist.adapters.persistence.sql_erasing import SqlErasures, SqlJobs
 from chatassist.adapters.persistence.sql_exports import SqlExports
 from chatassist.adapters.persistence.sql_people import SqlLogins, SqlUsages, SqlUsers
 from chatassist.adapters.persistence.sql_replies import SqlInstances, SqlReplies
@@ -148,6 +150,9 @@ def _transaction(db: AsyncConnection) -> Transaction:
         turns=SqlTurns(db),
         replies=SqlReplies(db),
         instances=SqlInstances(db),
+        deletions=SqlDeletions(db),
+        erasures=SqlErasures(db),
+        jobs=SqlJobs(db),
         exports=SqlExports(db),
         search=SqlSearch(db),
         archive=SqlArchive(db),

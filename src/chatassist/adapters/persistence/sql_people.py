@@ -23,6 +23,7 @@ _FIND_USER = select(USERS).where(USERS.c.openid == bindparam("openid"))
 _FIND_USER_BY_ID = select(USERS).where(USERS.c.id == bindparam("id"))
 _ADD_USER = insert(USERS)
 _KNOWN_USER = update(USERS).where(USERS.c.id == bindparam("known_id"))
+_HOLD_USER = select(USERS.c.id).where(USERS.c.id == bindparam("id")).with_for_update()  # SQLite has one writer anyway
 _REVISED_USER = _KNOWN_USER.values(revision=USERS.c.revision + 1)
 _REVISE = Prepared(_REVISED_USER)
 _SET_BLOCKED = _KNOWN_USER.values(blocked=bindparam("blocked"))
@@ -87,6 +88,10 @@ class SqlUsers(Users):
     async def revise(self, user_id: str) -> bool:
         """Raise the revision; the UPDATE locks the row."""
         return bool(await _REVISE.change(self._db, {"known_id": user_id}))
+
+    async def hold(self, user_id: str) -> bool:
+        """Lock the row."""
+        return (await self._db.execute(_HOLD_USER, {"id": user_id})).first() is not None
 
     async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
         """Store whether the user is blocked."""

@@ -42,6 +42,10 @@ class Users(ABC):
         """Raise the revision, and hold the user's row until the unit ends; False when there is no such user."""
 
     @abstractmethod
+    async def hold(self, user_id: str) -> bool:
+        """Hold the user's row until the unit ends, so that he is not deleted; False when there is no such user."""
+
+    @abstractmethod
     async def set_blocked(self, user_id: str, *, blocked: bool) -> None:
         """Block or unblock a user; harmless when he is already."""
 

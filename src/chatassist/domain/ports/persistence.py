@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from chatassist.domain.model import Session
 from chatassist.domain.ports.archive import Archive
+from chatassist.domain.ports.erasing import Deletions, Erasures, Jobs
 from chatassist.domain.ports.exports import Exports
 from chatassist.domain.ports.people import Logins, Usages, Users
 from chatassist.domain.ports.search import Search
@@ -201,6 +202,9 @@ class Transaction:
     turns: Turns
     replies: Replies
     instances: Instances
+    deletions: Deletions
+    erasures: Erasures
+    jobs: Jobs
     exports: Exports
     search: Search
     archive: Archive

@@ -128,7 +128,12 @@ class Claims:
     def _background(self, session: Session) -> Background | None:
         if session.origin_id is None:
             return None
-        return Background(store=self._stores.saved, session_id=session.origin_id, before=session.origin_turns + 1)
+        return Background(
+            store=self._stores.saved,
+            session_id=session.origin_id,
+            user_id=session.user_id,
+            before=session.origin_turns + 1,
+        )
 
     async def _background_of(self, turn: Turn) -> Background | None:
         if turn.saved:

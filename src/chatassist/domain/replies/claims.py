@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatassist.domain.errors import LoginEnded, NotLastTurn, ReplyRunning, StoreUnavailable
+from chatassist.domain.errors import LoginEnded, NotLastTurn, ReplyRunning, SessionNotFound, StoreUnavailable
 from chatassist.domain.model import Prompt, Session
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Store, Transaction
@@ -39,12 +39,20 @@ class Background:
 
     store: Store
     session_id: str
+    user_id: str
     before: int
 
     async def exchanges(self) -> Sequence[Exchange]:
         """Return what was said; nothing once the session is gone."""
-        window = await self.store.read(lambda tx: tx.turns.window(self.session_id, WINDOW_TURNS, before=self.before))
-        return window.exchanges
+
+        async def look(tx: Transaction) -> Sequence[Exchange]:
+            await tx.sessions.get(self.session_id, self.user_id)
+            return (await tx.turns.window(self.session_id, WINDOW_TURNS, before=self.before)).exchanges
+
+        try:
+            return await self.store.read(look)
+        except SessionNotFound:
+            return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

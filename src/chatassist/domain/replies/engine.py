@@ -104,6 +104,14 @@ class ReplyEngine:
         await production.over.wait()
         return True
 
+    async def stop_all(self, user_id: str) -> None:
+        """Stop all of a user's replies that are produced here, saved or not, and return once their ends are stored."""
+        his = [one for one in self._productions.values() if one.turn.message.user_id == user_id]
+        for production in his:
+            production.stop()
+        for production in his:
+            await production.over.wait()
+
     def give_up(self, reply_id: str) -> bool:
         """End what is produced here of a reply that is gone: its vendor call is pointless; False where nothing is."""
         production = self._productions.get(reply_id)

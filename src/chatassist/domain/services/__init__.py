@@ -5,6 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.replies.engine import ReplyEngine
+from chatassist.domain.services.accounts import AccountService
+from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
@@ -32,6 +34,8 @@ class Services:
     speech: SpeechService
     usage: UsageService
     exports: ExportService
+    deletions: DeletionService
+    accounts: AccountService
 
     async def check(self) -> None:
         """Make sure that requests can be served. Raises ShuttingDown, StoreUnavailable."""

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
-from chatassist.domain.errors import CommitUnknown, LoginEnded, TokenInvalid, UserBlocked
+from chatassist.domain.errors import CommitUnknown, LoginEnded, StoreUnavailable, TokenInvalid, UserBlocked
 from chatassist.domain.model import Login, Profile, User, UserChange
 from chatassist.domain.ports.identity import IdentityProvider, Tokens
 from chatassist.domain.ports.limits import Limiter, Rule
@@ -58,15 +58,29 @@ class UserService:
         """
         if address is not None:
             await self._limiter.hit(Rule.LOGINS, address)
-        user = await self.ensure(await self._identity.identify(code), profile)
-        if user.blocked:
-            raise UserBlocked
+        openid = await self._identity.identify(code)
+        for _ in range(2):
+            user = await self.ensure(openid, profile)
+            if user.blocked:
+                raise UserBlocked
+            if login := await self._add_login(user):
+                log.info("logged in", extra={"user_id": user.id})
+                seconds = int(self._tokens.lifetime.total_seconds())
+                return SignedIn(token=self._tokens.issue(login), user=user, expires_in=seconds)
+        raise StoreUnavailable("accounts of one openid are deleted again and again")
+
+    async def _add_login(self, user: User) -> Login | None:
+        """Store a new login; None where the account was deleted meanwhile."""
         now = self._clock()
         login = Login(id=self._new_id(), user_id=user.id, created_at=now, expires_at=now + self._tokens.lifetime)
-        await self._store.write(lambda tx: tx.logins.add(login))
-        log.info("logged in", extra={"user_id": user.id})
-        seconds = int(self._tokens.lifetime.total_seconds())
-        return SignedIn(token=self._tokens.issue(login), user=user, expires_in=seconds)
+
+        async def work(tx: Transaction) -> bool:
+            known = await tx.users.hold(user.id)
+            if known:
+                await tx.logins.add(login)
+            return known
+
+        return login if await self._store.write(work) else None
 
     async def ensure(self, openid: str, profile: Profile | None = None) -> User:
         """Return the user of an openid, wearing what is usable of the profile; make one where there is none."""

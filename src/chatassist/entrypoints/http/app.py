@@ -12,7 +12,7 @@ from chatassist import __version__
 from chatassist.domain.services import Services
 from chatassist.entrypoints.http import envelope, openapi
 from chatassist.entrypoints.http.middleware import BodyLimit, ForwardingNotice, Frame
-from chatassist.entrypoints.http.routes import ai, auth, chat, health, search, sessions, user
+from chatassist.entrypoints.http.routes import ai, auth, chat, erasing, health, search, sessions, user
 from chatassist.settings import HttpSettings
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -45,7 +45,7 @@ def create_app(
     )
     app.state.reply_wait = http.reply_wait
     app.state.audio_bytes = audio_bytes
-    chats = (chat.sending, chat.router, sessions.router, search.router)
+    chats = (chat.sending, chat.router, sessions.router, search.router, erasing.router)
     versioned = (auth.router, user.router, *chats, ai.router)
     for router in versioned:
         app.include_router(router, prefix="/v1")
