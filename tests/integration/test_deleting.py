@@ -101,14 +101,14 @@ async def test_a_session_is_deleted_with_everything_in_it_and_comes_back_as_it_w
 
     deleted = data_of(await deletes(person, session))
 
-    assert (deleted["deletedSessions"], deleted["deletedMessages"]) == (1, 5)
+    assert (deleted["deletedSessions"], deleted["deletedMessages"]) == (1, 4), "as the history shows them"
     until = datetime.strptime(deleted["undoUntil"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert timedelta(0) <= datetime.now(UTC) + WEEK - until < timedelta(minutes=1)
     assert await is_gone(person, first, "k")
     assert not await is_gone(person, other)
     assert await listing(person) == listed[1:]
     restored = data_of(await restores(person, deleted["undoToken"]))
-    assert restored == {"restoredSessions": 1, "restoredMessages": 5}
+    assert restored == {"restoredSessions": 1, "restoredMessages": 4}
     assert await row_of(any_database, session) == before
     assert await listing(person) == listed
     assert not await is_gone(person, first, "k")
@@ -248,10 +248,12 @@ async def test_a_list_that_a_client_holds_is_no_longer_true(person: Person) -> N
         {"all": "true", "sessionId": "0" * 32},
         {"all": "true", "sessionId": ""},
         {"All": "true"},
+        {"all": ["false", "true"]},
+        {"all": ["true", "true"]},
     ],
     ids=repr,
 )
-async def test_a_deletion_that_does_not_say_of_what_deletes_nothing(guest: Person, query: dict[str, str]) -> None:
+async def test_a_deletion_that_does_not_say_of_what_deletes_nothing(guest: Person, query: dict[str, Any]) -> None:
     sent = await guest.says("hello")
     assert reason_of(await clears(guest, **query)) == (400, "invalid_request")
     assert not await is_gone(guest, sent)
@@ -380,7 +382,7 @@ async def test_sends_that_race_with_a_deletion_are_in_it_or_after_it(
         await asyncio.sleep(0.01)
         deleted = data_of(await deletes(person, session))
         for answer in await asyncio.gather(*sends):
-            assert answer.status_code in (200, 404, 500), answer.text
+            assert answer.status_code in (200, 404), answer.text
         there = await rows(any_database, f"SELECT id FROM messages WHERE session_id = '{session}'")
         assert len(there) == deleted["deletedMessages"]
         assert data_of(await restores(person, deleted["undoToken"]))["restoredMessages"] == len(there)
@@ -399,7 +401,7 @@ async def test_deleted_on_one_instance_it_is_gone_on_the_other_at_once(
         assert await is_gone(there, sent)
         assert data_of(await deletes(there, sent["sessionId"])) == deleted
         await vendor.until(lambda: vendor.busy == 0, within=3)
-        await stream.last()
+        assert (await stream.done())["status"] == "stopped", "nothing that is to be sent again"
     data_of(await restores(there, deleted["undoToken"]))
     assert not await is_gone(here, sent)
 

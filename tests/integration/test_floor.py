@@ -9,7 +9,6 @@ from benchmarks.floor_store import Ask, Said, open_store
 from chatassist.adapters.persistence.tables import MESSAGES, SESSIONS, USAGE_DAYS, USERS
 from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Transaction
-from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import Usage
 from chatassist.domain.usage import Meter, Used
 from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
@@ -36,7 +35,7 @@ async def by_the_service(database: URL, session: Session, subject: str) -> None:
     turn = a_turn(session, 4, text=QUESTION)
 
     async def claim(tx: Transaction) -> None:
-        await tx.sessions.touch(session.id, session.user_id, NOW, preview=preview_of(QUESTION))
+        await tx.sessions.touch(session.id, session.user_id, NOW, said=QUESTION)
         await tx.turns.window(session.id, 50)
         await tx.turns.add(turn)
         await tx.usages.count(meter, Used(messages=1))

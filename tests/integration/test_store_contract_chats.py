@@ -24,7 +24,7 @@ async def test_a_session_is_its_owners_alone(store: AnyStore) -> None:
     session = await a_kept_session(store)
     later = NOW + timedelta(microseconds=1)
     await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, later))
-    touched = session.began(later, turns=1, preview=None)
+    touched = session.began(later, turns=1, said=None)
     assert await store.read(lambda tx: tx.sessions.get(session.id, session.user_id)) == touched
     for session_id, user_id in ((session.id, new_id()), (new_id(), session.user_id)):
         with pytest.raises(SessionNotFound):

@@ -66,7 +66,7 @@ async def test_a_deleted_session_is_found_by_nobody_and_comes_back_as_it_was(sto
     await keep_versions(store, a_version(second, 2, status=Status.FAILED))
 
     deletion = a_deletion(user, session)
-    assert await delete(store, deletion) == replace(deletion, sessions=1, messages=5)
+    assert await delete(store, deletion) == replace(deletion, sessions=1, messages=4)
 
     assert await session_of(store, session) is None
     assert await turn_of(store, first) is None
@@ -89,7 +89,7 @@ async def test_all_sessions_are_those_that_were_not_deleted_before_and_each_dele
     store: AnyStore,
 ) -> None:
     user, other = a_user(), a_user()
-    one, two, three, foreign = a_session(user), a_session(user), a_session(user), a_session(other)
+    one, two, three, foreign = (a_session(each, messages=2) for each in (user, user, user, other))
     await keep(store, user, other, one, two, three, foreign, done(one), done(two), done(three), done(foreign))
     single, everything = a_deletion(user, one), a_deletion(user)
     await delete(store, single)
@@ -117,7 +117,8 @@ async def test_what_is_no_session_of_the_user_is_not_deleted_and_leaves_no_delet
 
 async def test_of_turns_that_were_erased_before_nothing_is_counted(store: AnyStore) -> None:
     user = a_user()
-    await keep(store, user, session := a_session(user), done(session, 1, key="k"), done(session, 2))
+    session = a_session(user, messages=4, turns=2)
+    await keep(store, user, session, done(session, 1, key="k"), done(session, 2))
     await store.write(lambda tx: tx.turns.delete(session.id, 1, NOW))
     counted = await delete(store, a_deletion(user, session))
     assert counted
@@ -188,7 +189,7 @@ async def test_what_runs_is_found_by_user_session_and_deletion(store: AnyStore) 
 async def test_a_session_is_listed_again_by_what_came_of_it(store: AnyStore) -> None:
     """A reply that ends while its session is deleted changes what is shown of it later."""
     user = a_user()
-    session = a_session(user, running=1)
+    session = a_session(user, running=1, turns=1)
     await keep(store, user, session, turn := a_turn(session))
     await delete(store, deletion := a_deletion(user, session))
     await store.write(lambda tx: tx.replies.finish(turn.reply.id, 0, an_end("an answer")))

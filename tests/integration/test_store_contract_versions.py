@@ -184,7 +184,7 @@ async def test_a_session_can_be_held_without_being_used(store: AnyStore) -> None
     assert held == replace(session, revision=session.revision + 1)
     await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, later, turns=0))
     used = await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))
-    assert used == held.began(later, turns=0, preview=None)
+    assert used == held.began(later, turns=0, said=None)
     for user_id, session_id in ((session.user_id, new_id()), (new_id(), session.id)):
         with pytest.raises(SessionNotFound):
             await store.write(lambda tx, s=session_id, u=user_id: tx.sessions.hold(s, u))  # type: ignore[misc]
@@ -209,6 +209,19 @@ async def test_a_session_that_loses_its_first_turn_is_called_after_the_next_unle
         previews = ("good", "good", "")
         titles = ("mine",) * 3 if session is named else ("first", "question 3", "")
         assert seen == list(zip(titles, previews, strict=True))
+        await store.write(lambda tx, one=session: tx.sessions.touch(one.id, one.user_id, NOW, said="a\n new start"))  # type: ignore[misc]
+        now = await store.read(lambda tx, one=session: tx.sessions.get(one.id, one.user_id))  # type: ignore[misc]
+        assert (now.title, now.preview) == ("mine" if session is named else "a new start", "a new start")
+
+
+@in_redis_too
+async def test_a_list_shows_the_youngest_turn_whichever_ends_last(store: AnyStore) -> None:
+    await keep(store, user := a_user(), session := a_session(user, turns=2, running=2))
+    older, younger = a_turn(session, 1), a_turn(session, 2)
+    await keep(store, older, younger)
+    for turn, answer in ((younger, "young"), (older, "old")):
+        assert await store.apply(lambda tx, t=turn, a=answer: tx.replies.finish(t.reply.id, 0, an_end(a)))  # type: ignore[misc]
+    assert (await store.read(lambda tx: tx.sessions.get(session.id, user.id))).preview == "young"
 
 
 # --- Deleting -------------------------------------------------------------------------------------------------------

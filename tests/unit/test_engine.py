@@ -362,13 +362,14 @@ async def test_a_reply_that_somebody_else_ended_is_left_alone_and_told_as_they_e
     assert kept.reply.end == theirs
 
 
-async def test_where_nobody_says_how_a_reply_ended_it_was_interrupted(world: World) -> None:
+async def test_a_reply_whose_turn_is_gone_was_stopped_and_is_not_to_be_sent_again(world: World) -> None:
     go_on = asyncio.Event()
     turn = await a_reply_under_way(world, go_on)
     world.store.inner = World().store.inner  # the turn is gone
     go_on.set()
 
-    assert (await world.end_of(turn)).reply.reason == "reply_interrupted"
+    ended = (await world.end_of(turn)).reply
+    assert (ended.status, ended.reason) == (Status.STOPPED, None)
 
 
 # --- When others stop believing in this process ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from chatassist.adapters.llm.scripted import plays
 from chatassist.domain.errors import ContentInvalid, LlmUnavailable, MessageNotFound, StoreUnavailable
 from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.replies import Ended
-from chatassist.domain.turns import Feedback, Rating, Turn
+from chatassist.domain.turns import Feedback, Rating, Status, Turn
 from chatassist.domain.upkeep import FORGET_KEYS
 from tests.builders import new_id
 from tests.unit.worlds import World, until
@@ -268,7 +268,7 @@ async def test_a_reply_that_began_between_stop_and_erasure_is_given_up_and_leave
 
     ended = (await following)[-1]
     assert isinstance(ended, Ended)
-    assert ended.end.reason == "reply_interrupted"
+    assert ended.end.status is Status.STOPPED
     assert world.vendor.speaking == 0
     await gone(world, turn)
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from chatassist.domain.errors import AvatarInvalid, ContentInvalid, NicknameInvalid
+from chatassist.domain.titles import first_words, preview_of
 
 NICKNAME_CHARS = 32
 AVATAR_CHARS = 512
@@ -34,7 +36,12 @@ def is_clean(text: str) -> bool:
 
 
 def _is_avatar(text: str) -> bool:
-    return len(text) <= AVATAR_CHARS and _HTTPS.fullmatch(text) is not None
+    try:
+        parts = urlsplit(text)
+        known = bool(parts.hostname) and parts.port != 0 and parts.username is None
+    except ValueError:  # a port or an IPv6 address that is none
+        known = False
+    return known and len(text) <= AVATAR_CHARS and _HTTPS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +187,19 @@ class Session:
         """By what a list of sessions is in order; None for one that is in no list, since nothing ever came of it."""
         return self.updated_at if self.deletion_id is None and (self.spoken or self.running > 0) else None
 
-    def began(self, at: datetime, *, turns: int, preview: str | None) -> "Session":
-        """Return the session as one more reply begins, with so many new turns."""
+    def began(self, at: datetime, *, turns: int, said: str | None) -> "Session":
+        """Return the session as one more reply begins, with so many new turns; `said` is a new turn's question.
+
+        One without a title, as it is new or lost all its turns, is called by the question's first words.
+        """
         return replace(
             self.revised(),
             turns=self.turns + turns,
             updated_at=at,
             messages=self.messages + 2 * turns,
             running=self.running + 1,
-            preview=self.preview if preview is None else preview,
+            title=self.title or first_words(said or ""),
+            preview=self.preview if said is None else preview_of(said),
         )
 
     def ended(self, *, good: bool, preview: str) -> "Session":

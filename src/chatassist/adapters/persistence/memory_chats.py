@@ -34,11 +34,11 @@ class MemorySessions(Sessions):
         return session
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
     ) -> None:
         """Let a reply begin."""
         session = await self._kept(session_id, user_id)
-        self._tables.change_session(session.began(at, turns=turns, preview=preview))
+        self._tables.change_session(session.began(at, turns=turns, said=said))
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revisions."""
@@ -200,7 +200,9 @@ class MemoryReplies(Replies):
         reply = turn.reply.ended(end)
         self._tables.turns[reply_id] = replace(turn, reply=reply)
         if session := self._tables.sessions.get(turn.message.session_id):
-            self._tables.change_session(session.ended(good=reply.good, preview=preview_of(end.content or "")))
+            newest = turn.message.position == session.turns
+            seen = preview_of(end.content or "") if newest else ""
+            self._tables.change_session(session.ended(good=reply.good, preview=seen))
         if meter is not None and end.usage is not None:
             used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
             self._tables.usages[meter] = self._tables.usages.get(meter, Used()) + used

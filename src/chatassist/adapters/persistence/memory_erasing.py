@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chatassist.adapters.persistence.memory_tables import Tables
-from chatassist.domain.model import Session
 from chatassist.domain.ports.erasing import PORTION, Deletion, Deletions, Erasures, Jobs
 from chatassist.domain.turns import Status, Turn
 
@@ -35,7 +34,7 @@ class MemoryDeletions(Deletions):
             return None
         for session in gone:
             self._tables.sessions[session.id] = replace(session.revised(), deletion_id=deletion.id)
-        counted = replace(deletion, sessions=len(gone), messages=self._count(gone))
+        counted = replace(deletion, sessions=len(gone), messages=sum(one.messages for one in gone))
         self._tables.deletions[deletion.id] = counted
         return counted
 
@@ -62,11 +61,6 @@ class MemoryDeletions(Deletions):
             self._tables.sessions[session.id] = replace(session.revised(), deletion_id=None)
         self._tables.deletions[deletion.id] = replace(deletion, sessions=0, messages=0)
         return len(gone)
-
-    def _count(self, sessions: Iterable[Session]) -> int:
-        """Count replies, and their questions once each."""
-        replies = [self._tables.turns[each] for one in sessions for each in self._tables.order.get(one.id, ())]
-        return len(replies) + len({turn.message.id for turn in replies})
 
 
 class MemoryErasures(Erasures):

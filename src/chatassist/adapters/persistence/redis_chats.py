@@ -108,11 +108,11 @@ class RedisSessions(Sessions):
         return await self._memory.get(session_id, user_id)
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
     ) -> None:
         """Let a reply begin; of two units that do so at once, one is repeated."""
         await self._loaded.session(session_id)
-        await self._memory.touch(session_id, user_id, at, turns=turns, preview=preview)
+        await self._memory.touch(session_id, user_id, at, turns=turns, said=said)
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revision; of two units that do so at once, one is repeated."""

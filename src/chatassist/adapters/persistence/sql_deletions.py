@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, inser
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.mapping import QUESTION_COLUMNS, REPLY_COLUMNS, as_turn
-from chatassist.adapters.persistence.tables import DELETED, DELETIONS, MESSAGES, QUESTION_VERSION, SESSIONS
+from chatassist.adapters.persistence.tables import DELETIONS, MESSAGES, QUESTION_VERSION, SESSIONS
 from chatassist.domain.ports.erasing import Deletion, Deletions
 from chatassist.domain.turns import Status, Turn
 
@@ -20,7 +20,7 @@ _QUESTION, _REPLY = MESSAGES.alias("question"), MESSAGES.alias("reply")
 
 
 def _running(*sessions: ColumnElement[bool]) -> Select[Any]:
-    """Sessions first, of which few have anything running: a user's messages may be very many."""
+    """Begin with what runs anywhere: that is little, while the messages of a user or a session may be very many."""
     is_question = and_(
         _QUESTION.c.session_id == _REPLY.c.session_id,
         _QUESTION.c.position == _REPLY.c.position,
@@ -29,10 +29,12 @@ def _running(*sessions: ColumnElement[bool]) -> Select[Any]:
     columns = (*(_QUESTION.c[name] for name in QUESTION_COLUMNS), *(_REPLY.c[name] for name in REPLY_COLUMNS))
     return (
         select(*columns)
-        .select_from(SESSIONS)
-        .join(_REPLY, _REPLY.c.session_id == SESSIONS.c.id)
+        .select_from(_REPLY)
+        .with_hint(_REPLY, "FORCE INDEX (ix_messages_status_instance_id)", "mysql")
+        .with_hint(_REPLY, "INDEXED BY ix_messages_status_instance_id", "sqlite")
+        .join(SESSIONS, SESSIONS.c.id == _REPLY.c.session_id)
         .join(_QUESTION, is_question)
-        .where(*sessions, SESSIONS.c.running > 0, _REPLY.c.status == Status.RUNNING.value)
+        .where(*sessions, _REPLY.c.status == Status.RUNNING.value)
         .prefix_with("STRAIGHT_JOIN", dialect="mysql")
     )
 
@@ -47,12 +49,7 @@ _MARK = (
     .values(deletion_id=bindparam("deletion"), listed_at=None, revision=SESSIONS.c.revision + 1)
 )
 _MARK_ONE = _MARK.where(_THIS)
-_COUNT = (
-    select(func.count())
-    .select_from(SESSIONS)
-    .join(MESSAGES, MESSAGES.c.session_id == SESSIONS.c.id)
-    .where(_OF_DELETION, func.coalesce(MESSAGES.c.status, "") != DELETED)
-)
+_COUNT = select(func.sum(SESSIONS.c.messages)).where(_OF_DELETION)
 _ADD = insert(DELETIONS)
 _UNDONE = (
     update(SESSIONS)
@@ -106,7 +103,7 @@ class SqlDeletions(Deletions):
             marked = await self._db.execute(_MARK_ONE, of | {"this_id": deletion.session_id})
         if not marked.rowcount:
             return None
-        messages = await self._db.scalar(_COUNT, {"this_id": deletion.id}) or 0
+        messages = int(await self._db.scalar(_COUNT, {"this_id": deletion.id}) or 0)
         counted = replace(deletion, sessions=marked.rowcount, messages=messages)
         await self._db.execute(_ADD, {name: getattr(counted, name) for name in DELETIONS.c.keys()})  # noqa: SIM118
         return counted

@@ -46,11 +46,12 @@ def _finish(*, keeps: bool, meters: bool) -> Together:
             SESSIONS.c.updated_at,
         )
     )
+    newest = MESSAGES.c.position == SESSIONS.c.turns
     session = {
         SESSIONS.c.listed_at: listed,
         SESSIONS.c.running: SESSIONS.c.running - 1,
         SESSIONS.c.spoken: SESSIONS.c.spoken | good,
-        SESSIONS.c.preview: case((good & (func.length(_SEEN) > 0), _SEEN), else_=SESSIONS.c.preview),
+        SESSIONS.c.preview: case((good & newest & (func.length(_SEEN) > 0), _SEEN), else_=SESSIONS.c.preview),
         SESSIONS.c.revision: SESSIONS.c.revision + 1,
     }
     usage = {column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _TOKENS}

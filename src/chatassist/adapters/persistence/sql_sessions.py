@@ -13,6 +13,7 @@ from chatassist.adapters.persistence.together import Together
 from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import Session, TitleSource
 from chatassist.domain.ports.persistence import Sessions
+from chatassist.domain.titles import first_words, preview_of
 
 _OWN = (SESSIONS.c.id == bindparam("session_id")) & (SESSIONS.c.user_id == bindparam("owner_id"))
 _KEPT = SESSIONS.c.deletion_id.is_(None)
@@ -34,6 +35,7 @@ _TOUCH = Together(
         SESSIONS.c.running: SESSIONS.c.running + 1,
         SESSIONS.c.updated_at: _AT,
         SESSIONS.c.listed_at: _AT,
+        SESSIONS.c.title: case((SESSIONS.c.title == "", bindparam("words", type_=String)), else_=SESSIONS.c.title),
         SESSIONS.c.preview: func.coalesce(bindparam("seen", type_=String), SESSIONS.c.preview),
     }
     | _REVISE_SESSION,
@@ -80,10 +82,11 @@ class SqlSessions(Sessions):
         return as_session(row)
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
     ) -> None:
         """Let a reply begin; the UPDATE locks the rows of session and user until the unit ends."""
-        new = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns, "seen": preview}
+        new = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns}
+        new |= {"seen": None if said is None else preview_of(said), "words": first_words(said or "")}
         if not await _TOUCH.change(self._db, new):
             raise SessionNotFound
 

@@ -18,8 +18,8 @@ PORTION = 1000
 class Deletion:
     """Sessions that were deleted together; its id is the token that undoes it before `until`.
 
-    `session_id` is None where all of a user's sessions were meant. `sessions` and `messages` count what went; once it
-    was undone there is nothing left to count.
+    `session_id` is None where all of a user's sessions were meant. `sessions` and `messages` count what was shown; once
+    it was undone there is nothing left to count.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Deletions(ABC):
 
     @abstractmethod
     async def add(self, deletion: Deletion) -> Deletion | None:
-        """Delete its session, or all its user's, and store it; return it with counts, of all versions too.
+        """Delete its session, or all its user's, and store it; return it with counts.
 
         The sessions' rows are held until the unit ends, so that no reply begins in them. None, and no change, where
         there is nothing of this user to delete.

@@ -56,7 +56,7 @@ class Sessions(ABC):
 
     @abstractmethod
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, preview: str | None = None
+        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
     ) -> None:
         """Let one more reply begin (`Session.began`), and hold the session's row until the unit ends.
 

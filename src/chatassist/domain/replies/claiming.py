@@ -7,7 +7,6 @@ from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
 from chatassist.domain.replies.claims import Background, RegenerateClaim, RestartClaim, SendClaim
 from chatassist.domain.replies.stores import Stores
-from chatassist.domain.titles import first_words, preview_of
 from chatassist.domain.turns import Draft, Turn
 from chatassist.domain.usage import Metering
 
@@ -108,10 +107,9 @@ class Claims:
             user_id=user.id,
             created_at=now,
             updated_at=now,
-            title=first_words(draft.text),
             saved=user.preferences.save_history,
         )
-        session = new.began(now, turns=1, preview=preview_of(draft.text))
+        session = new.began(now, turns=1, said=draft.text)
         return session.continuing(continues) if continues else session
 
     async def _unsaved_session(self, user: User, draft: Draft) -> Session | None:

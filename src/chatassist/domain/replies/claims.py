@@ -11,7 +11,6 @@ from chatassist.domain.model import Prompt, Session
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
-from chatassist.domain.titles import preview_of
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 from chatassist.domain.usage import Meter, Used
 
@@ -151,7 +150,7 @@ class SendClaim(Claim):
                 raise LoginEnded
             await tx.sessions.add(self.opens)
             return 1, ()
-        await tx.sessions.touch(self.session_id, self.user_id, self.now, preview=preview_of(self.draft.text))
+        await tx.sessions.touch(self.session_id, self.user_id, self.now, said=self.draft.text)
         window = await tx.turns.window(self.session_id, WINDOW_TURNS)
         return window.accepted, window.exchanges
 

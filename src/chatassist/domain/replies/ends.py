@@ -98,7 +98,9 @@ class Ends:
         """Return how somebody else (or an earlier try whose COMMIT we did not hear of) ended the attempt."""
         reply = turn.reply
         stored = await self._stores.of(turn).read(lambda tx: tx.turns.find(reply.id, turn.message.user_id))
-        if stored is not None and stored.reply.attempt == reply.attempt and stored.reply.end is not None:
+        if stored is None:  # deleted, which stops it first: to be sent again is not what anybody wants
+            return replace(End.stop(self._clock()), content=end.content, thinking=end.thinking, seq=reply.last_seq)
+        if stored.reply.attempt == reply.attempt and stored.reply.end is not None:
             return stored.reply.end
-        # Deleted, or begun again elsewhere: for this attempt it is over.
+        # Begun again elsewhere: for this attempt it is over.
         return replace(End.failure(ReplyInterrupted(), self._clock()), content=end.content, seq=reply.last_seq)

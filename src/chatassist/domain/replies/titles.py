@@ -57,12 +57,15 @@ class Titler:
             production.on_excerpt = partial(self._try, production)
 
     def ended(self, production: Production, end: End) -> None:
-        """Begin the title of a reply that ended well before there was enough of it; give up that of any other."""
+        """Begin the title of a reply that ended well before there was enough of it; give up that of any other.
+
+        One that was ended from outside may be deleted.
+        """
         task = self._tasks.get(production)
         if task is None and production not in self._untitled:
             return
         turn = production.turn
-        if replace(turn, reply=turn.reply.ended(end)).speaks:
+        if end.seq != turn.reply.last_seq and replace(turn, reply=turn.reply.ended(end)).speaks:
             self._try(production, least=1)
         elif task:
             task.cancel()

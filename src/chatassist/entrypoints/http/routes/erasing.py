@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from chatassist.domain import errors
@@ -68,12 +68,16 @@ async def delete_session(given: Given, caller: CallerNow, session_id: str) -> En
 
 @router.delete("/chat/history", responses=refusals(*_DELETE, InvalidRequest))
 async def clear_history(
+    request: Request,
     given: Given,
     caller: CallerNow,
     session_id: Annotated[str | None, Query(alias="sessionId", description="Delete this session")] = None,
     everything: Annotated[Literal["true"] | None, Query(alias="all", description="Delete all sessions")] = None,
 ) -> Envelope[DeletedSessionsOut]:
     """Delete one session or all of them, as `DELETE /chat/sessions/{sessionId}` does. Exactly one has to be named."""
+    for name in ("sessionId", "all"):
+        if len(request.query_params.getlist(name)) > 1:  # they may contradict each other
+            raise InvalidRequest(name)
     if everything is None:
         if not session_id:
             raise InvalidRequest("sessionId")
