@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chatassist.domain import errors
 from chatassist.domain.ports.archive import FIRST_OF_ALL
+from chatassist.domain.search import KEYWORD_CHARS, checked_keyword
 from chatassist.entrypoints.http.auth import CallerNow, Given
 from chatassist.entrypoints.http.conditional import NOT_MODIFIED, held, tag_of, tagged
 from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, answer
@@ -26,13 +27,20 @@ router = APIRouter(prefix="/chat", tags=["sessions"], route_class=StrictJsonRout
 
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most")]
 Cursor = Annotated[str | None, Query(description="`nextCursor` of the page before; only for the same list")]
-Keyword = Annotated[str | None, Query(min_length=1, max_length=50, description="Only titles with exactly this in them")]
+Keyword = Annotated[
+    str | None,
+    Query(
+        description=f"Only titles with exactly this in them: 1 to {KEYWORD_CHARS} characters after trimming",
+        json_schema_extra={"maxLength": KEYWORD_CHARS},
+    ),
+]
 SessionId = Annotated[str, Query(alias="sessionId", min_length=1)]
 Before = Annotated[str | None, Query(description="A message's id: the messages right before it")]
 After = Annotated[str | None, Query(description="A message's id: the messages right after it")]
 
 _LOOK = (*CALLER, errors.TooManyReads)
 _LIST = (*_LOOK, InvalidRequest, errors.BadCursor)
+_NAMED = (errors.ContentInvalid, errors.KeywordEmpty, errors.KeywordTooLong)
 _SESSION = (*_LOOK, errors.SessionNotFound)
 _EDIT = (InvalidRequest, JsonInvalid, BodyTooLarge, errors.ContentInvalid, errors.TitleEmpty, errors.TitleTooLong)
 
@@ -40,7 +48,7 @@ _EDIT = (InvalidRequest, JsonInvalid, BodyTooLarge, errors.ContentInvalid, error
 @router.get(
     "/sessions",
     response_model=Envelope[SessionsOut],
-    responses={**refusals(*_LIST, errors.ContentInvalid), **NOT_MODIFIED},
+    responses={**refusals(*_LIST, *_NAMED), **NOT_MODIFIED},
 )
 async def sessions(
     request: Request,
@@ -55,7 +63,8 @@ async def sessions(
     One that moves while the list is paged through may appear twice; one that does not is neither skipped nor repeated.
     A session of which nothing ever came is not listed. With `If-None-Match`, 304 when nothing changed.
     """
-    user, named = await given.users.info(caller.user), keyword or ""
+    user = await given.users.info(caller.user)
+    named = "" if keyword is None else checked_keyword(keyword)
     mark = FIRST_OF_ALL if cursor is None else mark_in(cursor, user.id, named)
     tag = tag_of(request, user.id, user.revision)
     if unchanged := held(request, tag):
