@@ -11,10 +11,10 @@ from sqlalchemy import URL, inspect, text
 from chatassist.adapters.persistence.drift import drift
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.migrate import SchemaBehind, configuration, migrate
-from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.domain.errors import StoreUnavailable
 from tests.builders import new_id
 from tests.fixtures.databases import MYSQL_DRIVERS, drop_database, new_database
+from tests.integration.storing import opened
 
 UTF8 = "?charset=utf8mb4"
 
@@ -91,11 +91,8 @@ async def missing_database(database_kind: str, server_url: str | None, tmp_path:
 
 
 async def check(url: URL) -> None:
-    store = SqlStore(open_engine(url))
-    try:
+    async with opened(url) as store:
         await store.check()
-    finally:
-        await store.aclose()
 
 
 async def test_migrating_creates_the_database_leads_to_the_declared_tables_and_back(missing_database: URL) -> None:
@@ -151,7 +148,8 @@ async def test_turns_of_the_first_version_survive_the_way_up_and_down(missing_da
         async with engine.connect() as db:
             columns = await db.execute(text("SELECT seq, thinking, rating, comment FROM messages ORDER BY version"))
             assert [tuple(row) for row in columns] == [(None,) * 4, (3_000_000, None, None, None)]
-        turn = await SqlStore(engine).read(lambda tx: tx.turns.find_by_key("k", "u"))
+        async with opened(missing_database) as store:
+            turn = await store.read(lambda tx: tx.turns.find_by_key("k", "u"))
         assert turn is not None
         assert (turn.message.content, turn.reply.content, turn.reply.seq) == ("问题 😀", "回答 😀", 3_000_000)
         assert turn.reply.seq == turn.reply.last_seq

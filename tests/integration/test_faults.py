@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ from tests.fixtures.vendor_behaviours import Behaviour, Call, hangs, piece, says
 from tests.fixtures.virtual_clients import PATIENCE, VirtualClient
 from tests.integration.test_processes import vendor_variables
 
-MakeProcess = Callable[[Mapping[str, str]], ServiceProcess]
+MakeProcess = Callable[..., ServiceProcess]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ async def fleet(
         http = await stack.enter_async_context(
             httpx2.AsyncClient(timeout=PATIENCE, limits=limits, trust_env=False, verify=NO_TLS)
         )
-        instances = [Instance(process(variables)) for _ in range(2)]
+        instances = [Instance(process(variables, measured=False)) for _ in range(2)]
         await asyncio.gather(*(instance.start() for instance in instances))
         yield Fleet(instances, http, database, server, mysql, vendor, redis)
 
