@@ -8,6 +8,7 @@ from chatassist.domain.model import Session, User, is_clean, is_id
 from chatassist.domain.ports.archive import FIRST_OF_ALL, Mark
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.replies.gate import Gate
+from chatassist.domain.search import checked_keyword
 from chatassist.domain.titles import TITLE_CHARS
 from chatassist.domain.turns import Turn
 
@@ -27,11 +28,10 @@ class SessionService:
         self._store = store
         self._gate = gate
 
-    async def page(self, user: User, *, limit: int, mark: Mark = FIRST_OF_ALL, keyword: str = "") -> Listing:
-        """Return the user's sessions behind the mark. Raises ContentInvalid for a keyword that no title can have."""
-        if not is_clean(keyword):
-            raise ContentInvalid
-        found = await self._store.read(lambda tx: tx.archive.sessions(user.id, mark, limit + 1, keyword=keyword))
+    async def page(self, user: User, *, limit: int, mark: Mark = FIRST_OF_ALL, keyword: str | None = None) -> Listing:
+        """Return the user's sessions behind the mark. Raises what `checked_keyword` raises."""
+        named = "" if keyword is None else checked_keyword(keyword)
+        found = await self._store.read(lambda tx: tx.archive.sessions(user.id, mark, limit + 1, keyword=named))
         rest = Mark.behind(found[limit - 1]) if len(found) > limit else None
         return Listing(sessions=found[:limit], rest=rest)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from chatassist.domain import errors
 from chatassist.domain.ports.archive import FIRST_OF_ALL
-from chatassist.domain.search import KEYWORD_CHARS, checked_keyword
+from chatassist.domain.search import KEYWORD_CHARS
 from chatassist.entrypoints.http.auth import CallerNow, Given
 from chatassist.entrypoints.http.conditional import NOT_MODIFIED, held, tag_of, tagged
 from chatassist.entrypoints.http.envelope import BodyTooLarge, Envelope, InvalidRequest, JsonInvalid, answer
@@ -64,12 +64,12 @@ async def sessions(
     A session of which nothing ever came is not listed. With `If-None-Match`, 304 when nothing changed.
     """
     user = await given.users.info(caller.user)
-    named = "" if keyword is None else checked_keyword(keyword)
+    named = (keyword or "").strip()
     mark = FIRST_OF_ALL if cursor is None else mark_in(cursor, user.id, named)
     tag = tag_of(request, user.id, user.revision)
     if unchanged := held(request, tag):
         return unchanged
-    listing = await given.sessions.page(user, limit=limit, mark=mark, keyword=named)
+    listing = await given.sessions.page(user, limit=limit, mark=mark, keyword=keyword)
     return tagged(Envelope(data=sessions_out(listing, user.id, named)), tag)
 
 
