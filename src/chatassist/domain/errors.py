@@ -199,6 +199,10 @@ class AsrBusy(Limited, slug="asr_busy", retry_after=10.0):
     """As many recordings as allowed wait for the engine on this machine."""
 
 
+class LlmBusy(Limited, slug="llm_busy", retry_after=5.0):
+    """As many replies as allowed wait for the AI vendors on this instance; nothing was stored."""
+
+
 class WeChatRateLimited(Limited, slug="wechat_rate_limited"):
     """WeChat counts this user's logins as too frequent (errcode 45011)."""
 
@@ -269,8 +273,22 @@ class LlmUnavailable(ModelFailed, slug="llm_unavailable", retry_after=10.0):
     """The vendor is down, cut the answer short, answered nonsense or refuses to serve us (unpaid)."""
 
 
+class LlmUnpaid(LlmUnavailable):
+    """The vendor's account is unpaid, or its quota spent: it serves nobody before the operator acts."""
+
+    retry_after: float | None = None  # paying takes longer than any wait we could name
+
+
 class LlmMisconfigured(ModelFailed, slug="llm_misconfigured"):
     """The vendor refuses our key, model or address: the operator has to act."""
+
+
+class LlmKeyRefused(LlmMisconfigured):
+    """The vendor refuses our key, and so whatever is asked with it."""
+
+
+class LlmParameterRefused(LlmMisconfigured):
+    """The vendor refuses a parameter: the same prompt may pass if it is `bare`."""
 
 
 class LlmTimeout(ModelFailed, slug="llm_timeout", retry_after=5.0):

@@ -248,3 +248,14 @@ class Prompt:
     utterances: Sequence[Utterance]
     model: str | None = None
     """A model the user chose; None is the operator's default."""
+    bare: bool = False
+    """Whether it goes without everything that vendors can do without: some refuse a parameter that others want."""
+
+    def shortened(self) -> "Prompt | None":
+        """Return the prompt without the older half of what was said before; None where nothing was."""
+        first = 1 if self.utterances[0].role is Role.SYSTEM else 0
+        turns = (len(self.utterances) - 1 - first) // 2
+        if turns < 1:
+            return None
+        kept = self.utterances[first + 2 * ((turns + 1) // 2) :]
+        return replace(self, utterances=(*self.utterances[:first], *kept))

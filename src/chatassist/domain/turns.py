@@ -44,10 +44,11 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one vendor call, as the vendor counts them."""
+    """Tokens of one reply, as the vendor counts them; `estimated` by us where it says nothing."""
 
     input_tokens: int
     output_tokens: int
+    estimated: bool = False
 
 
 class Rating(StrEnum):

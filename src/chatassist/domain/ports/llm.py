@@ -22,6 +22,15 @@ class Chunk:
     usage: Usage | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A model that users may name, by its id, and what it is called. `default`: it answers whoever names none."""
+
+    model: str
+    name: str
+    default: bool = False
+
+
 class ChatModel(ABC):
     """Produces replies. Wrappers (retry, failover, limits) are ChatModels around ChatModels."""
 
@@ -31,5 +40,8 @@ class ChatModel(ABC):
 
         Closing the generator or cancelling its reader cancels the vendor call. No total deadline: that is the
         caller's. Ends only after a finish reason; whatever else happens raises a ModelFailed or ContextTooLong.
-        A vendor that refuses the content answers with finish reason `blocked`.
+        A vendor that refuses the content answers with finish reason `blocked`. Reasoning comes as thinking alone.
         """
+
+    def check_room(self, model: str | None) -> None:  # noqa: B027 - most have room for all
+        """Make sure that a prompt for this model would be taken now, if only to wait. Raises LlmBusy; keeps nothing."""

@@ -123,6 +123,7 @@ SENTENCES: Mapping[str, str] = {
     "too_many_transcriptions": "语音识别过于频繁，请稍后再试",
     "too_many_exports": "正在导出中，请完成后再试",
     "asr_busy": "语音识别繁忙，请稍后再试",
+    "llm_busy": "AI 服务繁忙，请稍后再试",
     "wechat_rate_limited": "登录过于频繁，请稍后再试",
     "identity_unavailable": "微信登录服务暂时不可用，请稍后再试",
     "identity_misconfigured": "登录服务配置有误，请联系管理员",
