@@ -70,8 +70,8 @@ class Vendor:
     """One kind of vendor. Everything but its name can be overridden by an operator.
 
     `base_url`: None where only the operator knows it; `hosts`: by which a given address is recognised;
-    `limit_parameter`: the parameter for the longest answer, None where none is taken; `usage_in`: where counts stand beside
-    the top of an event; `codes`: what its own error codes mean, as they are or as they begin, in lower case;
+    `limit_parameter`: what the longest answer is called, None where it is not taken; `usage_in`: where counts stand
+    beside the top of an event; `codes`: what its own error codes mean, as they are or as they begin, in lower case;
     `errors_in`: members that an error may hide in beside the usual ones; `extra`: optional members of each request;
     `at_once`: calls that it takes at a time, None for no known limit; `models`: examples, for the documentation alone.
     """
