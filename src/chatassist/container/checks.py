@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from chatassist.adapters.closing import close
 from chatassist.adapters.identity.token_secret import load_or_create_secret
 from chatassist.adapters.persistence.health import look_at_database
 from chatassist.adapters.redis_health import look_at_redis
 from chatassist.container.secrets import TOKEN_SECRET_FILE, check_token_secrets
-from chatassist.container.wiring import Container, close, redis_of, url_of
+from chatassist.container.wiring import Container, redis_of, url_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber
 from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured, LlmOverloaded
 from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings
