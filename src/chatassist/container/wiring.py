@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, assert_never, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -18,8 +18,6 @@ from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
-from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
-from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
@@ -29,11 +27,13 @@ from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.adapters.wechat import WeChatApi
+from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
+from chatassist.container.vendors import offers_of, vendors_of
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.llm import ChatModel, Offer
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.ports.runtime import Clock, Runtime
@@ -46,7 +46,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
-from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
+from chatassist.domain.replies.titles import Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
@@ -60,7 +60,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
+from chatassist.settings import AsrEngine, Settings
 
 WECHAT_READ_SECONDS = 5.0
 
@@ -82,41 +82,6 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     return WeChatIdentity(
         WeChatApi(http, base_url=wechat.base_url, appid=wechat.appid, secret=secret_of(wechat.secret))
     )
-
-
-def _model(settings: Settings) -> ChatModel:
-    llm = settings.llm
-    match llm.kind:
-        case LlmVendor.SCRIPTED:
-            return ScriptedChatModel()
-        case LlmVendor.OPENAI_COMPATIBLE:
-            options = Options(
-                temperature=llm.temperature,
-                max_output_tokens=llm.max_output_tokens,
-                max_connections=llm.max_connections,
-            )
-            return _vendors_model(llm, llm.model or "", options)
-        case unknown:
-            assert_never(unknown)
-
-
-def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=secret_of(llm.api_key),
-        model=name,
-        idle_timeout=llm.idle_timeout,
-        options=options,
-    )
-
-
-def _title_models(settings: Settings) -> Sequence[ChatModel]:
-    """Return the model that names sessions, or nothing where none is set; its connections are taken from no reply."""
-    llm = settings.llm
-    if llm.is_scripted or llm.title_model is None:
-        return []
-    options = Options(max_output_tokens=llm.max_output_tokens, max_connections=TITLES_AT_ONCE)
-    return [_vendors_model(llm, llm.title_model, options)]
 
 
 def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
@@ -183,9 +148,8 @@ def _limiter(settings: Settings) -> Limiter:
     )
 
 
-def _message_rules(settings: Settings) -> MessageRules:
-    llm = settings.llm
-    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+def _message_rules(settings: Settings, offers: Sequence[Offer]) -> MessageRules:
+    models = frozenset(offer.model for offer in offers)
     return MessageRules(content_chars=settings.limits.content_chars, models=models)
 
 
@@ -211,7 +175,9 @@ class Container(containers.DeclarativeContainer):
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
-    model = providers.Singleton(_model, settings)
+    vendors = providers.Singleton(vendors_of, settings)
+    offers = providers.Singleton(offers_of, settings, vendors)
+    model = providers.Singleton(model_of, settings, vendors)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
@@ -219,14 +185,14 @@ class Container(containers.DeclarativeContainer):
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
     ends = providers.Singleton(Ends, stores, feed, lease)
-    title_models = providers.Singleton(_title_models, settings)
+    title_models = providers.Singleton(title_models_of, settings, vendors)
     titler = providers.Singleton(_titler, stores, feed, title_models)
     engine = providers.Singleton(
         ReplyEngine, stores, feed, model, lease=lease, ends=ends, titler=titler, rules=reply_rules
     )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
-    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings, offers))
     metering = providers.Singleton(metering_of, settings)
     prompt_rules = providers.Callable(_prompt_rules, settings)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
