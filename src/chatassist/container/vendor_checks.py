@@ -5,12 +5,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from urllib.parse import urlsplit
 
-from chatassist.adapters.asr.chat_transcriber import ChatTranscriber
-from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.catalogue import CATALOGUE, OPENAI_COMPATIBLE, kind_of
+from chatassist.adapters.catalogue import CATALOGUE, OPENAI_COMPATIBLE
 from chatassist.adapters.closing import close
 from chatassist.adapters.tts.speech_api import SpeechApiSynthesiser
 from chatassist.container.models import bare_model
+from chatassist.container.speech import transcriber_at, vendor_that_hears
 from chatassist.container.vendors import ConfiguredVendor, vendors_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_model, look_at_synthesiser, look_at_transcriber
 from chatassist.domain.errors import (
@@ -137,13 +136,15 @@ async def _look_at_speaking(vendor: ConfiguredVendor) -> Looks:
 
 
 def _is_of(settings: Settings, vendor: ConfiguredVendor) -> bool:
-    """Whether the engine for recordings is this vendor's: at its address, or another of its kind."""
-    asr = settings.asr
-    if asr.engine is not AsrEngine.WHISPER_API or asr.base_url is None:
+    """Whether the engine for recordings is this vendor's: of its kind, or at its address."""
+    if settings.asr.engine is not AsrEngine.WHISPER_API:
         return False
-    kind = kind_of(asr.base_url)
-    same_kind = kind is not OPENAI_COMPATIBLE and kind.name == vendor.kind.name
-    return same_kind or urlsplit(asr.base_url).netloc == urlsplit(vendor.access.base_url).netloc
+    try:
+        access, _ = vendor_that_hears(settings.asr)
+    except ValueError:
+        return False  # told by a check of its own
+    same_kind = vendor.kind.name == access.vendor.name != OPENAI_COMPATIBLE.name
+    return same_kind or urlsplit(access.base_url).netloc == urlsplit(vendor.access.base_url).netloc
 
 
 def _remedies(settings: Settings) -> Mapping[type[Exception], str]:
