@@ -56,6 +56,7 @@ from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -151,13 +152,17 @@ def _limiter(settings: Settings) -> Limiter:
     )
 
 
-def _message_rules(settings: Settings, offers: Sequence[Offer]) -> MessageRules:
-    models = frozenset(offer.model for offer in offers)
+def _names(offers: Sequence[Offer]) -> frozenset[str]:
+    return frozenset(offer.model for offer in offers)
+
+
+def _message_rules(settings: Settings, models: frozenset[str]) -> MessageRules:
     return MessageRules(content_chars=settings.limits.content_chars, models=models)
 
 
-def _prompt_rules(settings: Settings) -> PromptRules:
-    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
+def _prompt_rules(settings: Settings, models: frozenset[str]) -> PromptRules:
+    llm = settings.llm
+    return PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens, models=models)
 
 
 def _speech_rules(settings: Settings) -> SpeechRules:
@@ -181,6 +186,7 @@ class Container(containers.DeclarativeContainer):
     vendors = providers.Singleton(vendors_of, settings)
     offers = providers.Singleton(offers_of, settings, vendors)
     model = providers.Singleton(model_of, settings, vendors)
+    offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
@@ -195,9 +201,9 @@ class Container(containers.DeclarativeContainer):
     )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
-    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings, offers))
+    gate = providers.Singleton(Gate, limiter, moderator, model, providers.Callable(_message_rules, settings, offered))
     metering = providers.Singleton(metering_of, settings)
-    prompt_rules = providers.Callable(_prompt_rules, settings)
+    prompt_rules = providers.Callable(_prompt_rules, settings, offered)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     search = providers.Singleton(SearchService, store, limiter, SearchRules())
@@ -205,6 +211,7 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    models = providers.Singleton(ModelService, offers, limiter=limiter)
     deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
     accounts = providers.Singleton(
         AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
@@ -231,6 +238,7 @@ class Container(containers.DeclarativeContainer):
         history=history,
         messages=messages,
         replies=replies,
+        models=models,
         speech=speech,
         deletions=deletions,
         accounts=accounts,
