@@ -66,9 +66,7 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(
-    sqlite_url: URL, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Start]:
+async def start(sqlite_url: URL, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     for name, key in KEYS.items():
         monkeypatch.setenv(name, key)
         RUN.keep_private(key)

@@ -110,7 +110,7 @@ async def _look_at_chat(settings: Settings, vendor: ConfiguredVendor) -> Looks:
 async def _look_at_hearing(vendor: ConfiguredVendor) -> Looks:
     route = vendor.kind.transcription
     if route is None:
-        yield Verdict.OK, f"No speech to text of {vendor.kind.title} is known; there is nothing to try."
+        yield Verdict.OK, f"No speech to text of {vendor.kind.title} is known: there is nothing to try."
     elif not route.model:
         yield Verdict.WARN, f"The speech to text of {vendor.kind.title} is not tried: which model, only you know."
     else:
@@ -124,7 +124,7 @@ async def _look_at_hearing(vendor: ConfiguredVendor) -> Looks:
 async def _look_at_speaking(vendor: ConfiguredVendor) -> Looks:
     route = vendor.kind.speech
     if route is None:
-        yield Verdict.OK, f"No text to speech of {vendor.kind.title} is known; there is nothing to try."
+        yield Verdict.OK, f"No text to speech of {vendor.kind.title} is known: there is nothing to try."
     elif not (route.model and route.voice):
         yield Verdict.WARN, f"The text to speech of {vendor.kind.title} is not tried: which model, only you know."
     else:

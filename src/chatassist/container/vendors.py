@@ -3,7 +3,7 @@
 What will not do is a ValueError with one sentence, which names the setting, or the file's row and key, and no value.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr

@@ -14,7 +14,6 @@ from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
-from chatassist.adapters.catalogue import kind_of
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
@@ -27,8 +26,6 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
-from chatassist.adapters.vendor import Access
-from chatassist.adapters.vendor_address import repaired
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
