@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from chatassist.adapters.asr.scripted import ScriptedTranscriber
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.sniff import recognise
 from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AsrUnavailable
 from chatassist.domain.model import is_clean

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chatassist.adapters.asr.sniff import FILES, recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
+from chatassist.adapters.sniff import FILES, recognise
 from chatassist.domain.audio import Audio, AudioKind, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,

@@ -12,10 +12,10 @@ from contextlib import aclosing
 
 import openai
 
-from chatassist.adapters.asr.sniff import FILES
 from chatassist.adapters.clean_text import cleaned
 from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.openai_client import FOREIGN, Unsendable, VendorSilent, open_vendor, read_at_most, sorted_out
+from chatassist.adapters.sniff import FILES
 from chatassist.adapters.vendor_errors import Kind, Refused, refusal_within
 from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.errors import (
