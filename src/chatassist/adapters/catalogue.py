@@ -181,7 +181,7 @@ _CHINESE = (
         base_url="https://api.siliconflow.cn/v1",
         hosts=("api.siliconflow.cn", "api.siliconflow.com"),
         thinking=_ENABLE,
-        codes={"20012": Kind.PARAMETER},
+        codes={"20012": Kind.CONFIGURATION},  # there is no such model
         transcription=TranscriptionRoute(model="FunAudioLLM/SenseVoiceSmall", hints=False),
         speech=SpeechRoute(model="FunAudioLLM/CosyVoice2-0.5B", voice="FunAudioLLM/CosyVoice2-0.5B:alex"),
         models=("deepseek-ai/DeepSeek-V3.2", "Qwen/Qwen3-32B"),

@@ -10,10 +10,6 @@ from dependency_injector import containers, providers
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
-from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
@@ -26,11 +22,12 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
+from chatassist.container.speech import transcriber_of
 from chatassist.container.vendors import offers_of, vendors_of
-from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel, Offer
@@ -61,7 +58,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, Settings
+from chatassist.settings import Settings
 
 WECHAT_READ_SECONDS = 5.0
 
@@ -87,22 +84,6 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
 
 def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
     return Titler(stores, feed, models[0] if models else None)
-
-
-def _transcriber(settings: Settings) -> Transcriber:
-    asr = settings.asr
-    match asr.engine:
-        case AsrEngine.NONE:
-            return NoTranscriber()
-        case AsrEngine.WHISPER_API:
-            return WhisperApiTranscriber(
-                base_url=asr.base_url or "", api_key=secret_of(asr.api_key), model=asr.model or "", silence=asr.deadline
-            )
-        case AsrEngine.WHISPER_LOCAL:
-            try:
-                return LocalWhisperTranscriber(model=asr.model or "")
-            except ValueError as exc:
-                raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
 
 
 def redis_of(settings: Settings) -> Sequence[RedisLink]:
@@ -215,7 +196,7 @@ class Container(containers.DeclarativeContainer):
     )
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
-    transcriber = providers.Singleton(_transcriber, settings)
+    transcriber = providers.Singleton(transcriber_of, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,
