@@ -1,5 +1,6 @@
 """What `chatassist doctor` says about several AI vendors, and about all that one of them can do."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -129,7 +130,7 @@ async def test_a_file_that_will_not_do_is_a_fault(
     doctor: Doctor, written: str | None, said: str, more: tuple[str, ...]
 ) -> None:
     if written is not None:
-        Path("vendors.toml").write_text(written)
+        await asyncio.to_thread(Path("vendors.toml").write_text, written)
     told = await doctor({"LLM__VENDORS_FILE": "vendors.toml", "LLM__TITLE_MODEL": "t"}, *more)
     assert told.faults == ["llm"]
     assert said in told.only("llm")[1]

@@ -15,8 +15,14 @@ from chatassist.settings.vendors import Overrides
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "vendors.md").read_text(encoding="utf-8")
-SHELL = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 KEY = "sk-0123456789abcdef"
+
+
+def _blocks(page: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+
+
+SHELL = _blocks(PAGE)
 
 
 def shown(*arguments: str) -> str:
@@ -44,7 +50,7 @@ def test_the_variables_of_a_vendor_work_as_they_stand(
 ) -> None:
     """Copied into `.env`, with what only the operator knows put in."""
     monkeypatch.chdir(tmp_path)
-    (block,) = [block for block in SHELL if f"LLM__VENDOR={kind}\n" in block and block in shown("--markdown")]
+    (block,) = [block for block in _blocks(shown("--markdown")) if f"LLM__VENDOR={kind}\n" in block]
     filled = block.replace("BASE_URL=…", "BASE_URL=https://own.openai.azure.com/openai/v1")
     filled = filled.replace("API_KEY=…", f"API_KEY={KEY}").replace("MODEL=…", "MODEL=own-model")
     assert "…" not in filled

@@ -1,4 +1,4 @@
-"""What the settings of AI vendors lead to: catalogue and file put together, and what stops the start, without secrets."""
+"""What the settings of AI vendors lead to: catalogue and file put together, and what stops the start."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_told_in_a_sentence(file: Path, written: str, told: str
 )
 def test_what_is_wrong_with_a_model_is_told_too(file: Path, models: str, told: str) -> None:
     file.write_text(f'[[vendor]]\nkind = "deepseek"\nmodels = {models}\n')
-    with pytest.raises(ValueError, match="^vendor 1 \\(deepseek\\): ") as caught:
+    with pytest.raises(ValueError, match=r"^vendor 1 \(deepseek\): ") as caught:
         read_vendors_file(str(file))
     assert told in str(caught.value)
     assert "hidden" not in str(caught.value)
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, file: Path) -> None:
         with pytest.raises(ValueError, match=f"^it cannot be read: {told}"):
             read_vendors_file(str(path))
     file.write_bytes(b"# \xff")
-    with pytest.raises(ValueError, match="^it is not UTF-8$"):
+    with pytest.raises(ValueError, match=r"^it is not UTF-8$"):
         read_vendors_file(str(file))
     file.write_text(f"a = {'[' * 5000}")
     with pytest.raises(ValueError, match=r"^it (cannot be read|is no TOML)"):

@@ -10,8 +10,8 @@ from chatassist.adapters.closing import close
 from chatassist.adapters.identity.token_secret import load_or_create_secret
 from chatassist.adapters.persistence.health import look_at_database
 from chatassist.adapters.redis_health import look_at_redis
-from chatassist.container.vendor_checks import checks_of_vendor, vendor_checks
 from chatassist.container.secrets import TOKEN_SECRET_FILE, check_token_secrets
+from chatassist.container.vendor_checks import checks_of_vendor, vendor_checks
 from chatassist.container.vendors import vendors_of
 from chatassist.container.wiring import Container, redis_of, url_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber

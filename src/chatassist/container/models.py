@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from chatassist.adapters.llm.attempts import FailoverRules, Route
 from chatassist.adapters.llm.breaker import BreakingChatModel
 from chatassist.adapters.llm.capped import CappedChatModel
-from chatassist.adapters.llm.failover import FailoverChatModel, FailoverRules, Route
+from chatassist.adapters.llm.failover import FailoverChatModel
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.container.vendors import ConfiguredVendor, title_model_of

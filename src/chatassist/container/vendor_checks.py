@@ -47,7 +47,7 @@ def vendor_checks(settings: Settings) -> Sequence[Check]:
 def checks_of_vendor(settings: Settings, name: str, transcribe: Callable[[], Looks]) -> Sequence[Check]:
     """Return all that can be tried of the vendors of this name or kind: chat, speech to text, text to speech.
 
-    `transcribe` looks at the engine that the settings name. Raises ValueError with a sentence where nobody is called so.
+    `transcribe` looks at the engine that the settings name. Raises ValueError where nobody is called so.
     """
     try:
         vendors = vendors_of(settings)

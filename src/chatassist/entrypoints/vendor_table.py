@@ -1,4 +1,4 @@
-"""The table of known AI vendors, for a terminal and for docs/vendors.md. Rows are words, as the container gives them."""
+"""The table of known AI vendors, for a terminal and for docs/vendors.md. Rows are words, as the container has them."""
 
 from collections.abc import Mapping, Sequence
 

@@ -41,6 +41,7 @@ def _redis_address(secret: SecretStr) -> SecretStr:
 
 
 def header_secret(secret: SecretStr) -> SecretStr:
+    """Return a secret that fits into a header. Raises ValueError."""
     if re.search(r"[^\x21-\x7e]", secret.get_secret_value()):
         raise ValueError("must be visible ASCII characters without blanks")
     return secret
