@@ -49,8 +49,12 @@ def test_without_a_system_prompt_and_earlier_turns_it_is_the_question_alone() ->
 def test_the_users_choice_of_a_model_goes_with_it() -> None:
     message = a_turn(SESSION).message
 
-    assert build_prompt(PromptRules(), [], message, "large").model == "large"
-    assert build_prompt(PromptRules(), [], message, None).model is None
+    assert build_prompt(PromptRules(models={"large"}), [], message, "large").model == "large"
+    assert build_prompt(PromptRules(models={"large"}), [], message, None).model is None
+
+
+def test_a_choice_that_is_offered_no_more_gives_way_to_the_default() -> None:
+    assert build_prompt(PromptRules(models={"small"}), [], a_turn(SESSION).message, "large").model is None
 
 
 def test_the_system_prompt_and_the_question_are_whole_even_without_any_budget() -> None:

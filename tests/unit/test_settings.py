@@ -98,7 +98,28 @@ def test_production_with_everything_given_starts() -> None:
         ({"http": {"port": "hidden"}}, "http.port"),
         ({"http": {"trusted_proxies": "hidden"}}, "http.trusted_proxies"),
         ({"llm": {"deadline": "nan"}}, "llm.deadline"),
-        ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
+        ({"llm": {"vendor": "hidden words", "model": "m"}}, "llm.vendor"),
+        ({"llm": {"vendor": "deepseek"}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"base_url": "https://hidden.example.com/v1"}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"overrides": "{}", "thinking": True}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"vendors_file": "hidden.toml", "vendor": "scripted"}}, "CHATASSIST_LLM__VENDOR exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "base_url": "http://hidden"}}, "CHATASSIST_LLM__BASE_URL exclude"),
+        ({"llm": {"vendors_file": "hidden.toml", "api_key": "hidden"}}, "CHATASSIST_LLM__API_KEY exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "model": "hidden"}}, "CHATASSIST_LLM__MODEL exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "thinking": False}}, "CHATASSIST_LLM__THINKING exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "overrides": "{}"}}, "CHATASSIST_LLM__OVERRIDES exclude each other"),
+        ({"llm": {"overrides": "{hidden"}}, "must be a JSON object"),
+        ({"llm": {"overrides": '["hidden"]'}}, "llm.overrides"),
+        ({"llm": {"overrides": '{"at_onze": 1, "extra": {"hidden": 1}}'}}, "`at_onze` is no key that is known"),
+        ({"llm": {"overrides": '{"at_once": "hidden"}'}}, "`at_once` should be a valid integer"),
+        (
+            {"llm": {"overrides": '{"query": {"api-version": 20240101}}'}},
+            "`query.api-version` should be a valid string",
+        ),
+        ({"llm": {"overrides": '{"auth": "hidden"}'}}, "`auth` should be 'bearer'"),
+        ({"llm": {"overrides": '{"extra": {"hidden": NaN}}'}}, "`extra` must hold what JSON can hold"),
+        ({"llm": {"thinking": "hidden"}}, "llm.thinking"),
+        ({"llm": {"max_waiting": -1}}, "llm.max_waiting"),
         ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
         ({"env": "hidden"}, "env"),
         ({"redis": {"url": "http://hidden:6379"}}, "redis.url"),
@@ -133,6 +154,23 @@ def test_a_scripted_model_in_production_has_to_be_asked_for() -> None:
 def test_a_vendor_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
     given: dict[str, Any] = {"llm": {"vendor": "scripted", "api_key": "sk-hidden", "model": "m", "title_model": "t"}}
     assert Settings(**given).llm.is_scripted
+
+
+def test_a_vendors_file_makes_a_vendor_of_its_own() -> None:
+    given: dict[str, Any] = {"llm": {"vendors_file": "vendors.toml", "title_model": "t"}}
+    assert not Settings(**given).llm.is_scripted
+    assert not Settings(**production(**given)).llm.is_scripted
+
+
+def test_overrides_come_as_json_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}LLM__VENDOR", "deepseek")
+    monkeypatch.setenv(f"{PREFIX}LLM__MODEL", "m")
+    monkeypatch.setenv(f"{PREFIX}LLM__OVERRIDES", '{"at_once": 20, "query": {"api-version": "1"}}')
+    overrides = Settings().llm.overrides
+    assert overrides is not None
+    assert (overrides.at_once, overrides.query, overrides.auth) == (20, {"api-version": "1"}, None)
+    monkeypatch.setenv(f"{PREFIX}LLM__OVERRIDES", "")
+    assert Settings().llm.overrides is None, "empty is not set"
 
 
 def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
