@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, S
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
+from chatassist.adapters.closing import close
 from chatassist.adapters.persistence.migrate import migrate as migrate_database
 from chatassist.container.checks import checks_of
 from chatassist.container.known_vendors import known_vendors
-from chatassist.container.wiring import Container, close, url_of
+from chatassist.container.wiring import Container, url_of
 from chatassist.domain.diagnosis import Finding, examine
 from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.replies.lease import Lease

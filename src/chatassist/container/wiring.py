@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -102,20 +101,6 @@ def _feed(settings: Settings, redis: Sequence[RedisLink]) -> ReplyFeed:
 
 def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock) -> Store:
     return RedisStore(redis[0], seal_of(settings)) if redis else EphemeralStore(clock)
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """What holds connections, or a thread."""
-
-    async def aclose(self) -> None:
-        """Let go of them."""
-
-
-async def close(built: object) -> None:
-    """Close what can be closed; adapters that hold nothing have nothing to close."""
-    if isinstance(built, Closable):
-        await built.aclose()
 
 
 def _limiter(settings: Settings) -> Limiter:
