@@ -21,7 +21,7 @@ def model_of(settings: Settings, vendors: Sequence[ConfiguredVendor]) -> ChatMod
         return ScriptedChatModel()
     titles = title_model_of(settings, vendors)
     routes = [_route(settings.llm, vendor, titled=titles is not None and titles[0] is vendor) for vendor in vendors]
-    return FailoverChatModel(routes, rules=FailoverRules(deadline=settings.llm.deadline))
+    return FailoverChatModel(routes, rules=FailoverRules(calls=settings.llm.max_calls, deadline=settings.llm.deadline))
 
 
 def title_models_of(settings: Settings, vendors: Sequence[ConfiguredVendor]) -> Sequence[ChatModel]:

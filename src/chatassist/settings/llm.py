@@ -42,6 +42,9 @@ class LlmSettings(Section):
     max_connections: int = Field(
         default=10_000, ge=1, le=100_000, description="replies that a vendor may make at a time; two open files each"
     )
+    max_calls: int = Field(
+        default=3, ge=1, le=3, description="calls of vendors that a reply may cost: 1 asks the first alone, and once"
+    )
     max_waiting: Count = Field(default=1000, description="replies that may wait for a vendor; more are refused at once")
 
     @property
