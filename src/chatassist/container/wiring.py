@@ -14,6 +14,7 @@ from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.catalogue import kind_of
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
@@ -28,6 +29,8 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.vendor import Access
+from chatassist.adapters.vendor_address import repaired
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
 from chatassist.domain.ports.asr import Transcriber
@@ -102,13 +105,13 @@ def _model(settings: Settings) -> ChatModel:
 
 
 def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=secret_of(llm.api_key),
-        model=name,
-        idle_timeout=llm.idle_timeout,
-        options=options,
-    )
+    vendor = kind_of(llm.base_url or "")
+    try:
+        base_url = repaired(vendor, llm.base_url or "")
+    except ValueError as exc:
+        raise ValueError(f"CHATASSIST_LLM__BASE_URL will not do: {exc}.") from exc
+    access = Access(vendor=vendor, base_url=base_url, api_key=secret_of(llm.api_key))
+    return OpenAiCompatibleChatModel(access, model=name, idle_timeout=llm.idle_timeout, options=options)
 
 
 def _title_models(settings: Settings) -> Sequence[ChatModel]:
