@@ -33,7 +33,7 @@ from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens
 from chatassist.container.speech import transcriber_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.llm import ChatModel, Offer
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.ports.runtime import Clock, Runtime
@@ -53,6 +53,7 @@ from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -167,14 +168,24 @@ def _limiter(settings: Settings) -> Limiter:
     )
 
 
-def _message_rules(settings: Settings) -> MessageRules:
+def _offers(settings: Settings) -> Sequence[Offer]:
+    """Return what users may choose from, in the operator's order."""
     llm = settings.llm
-    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+    only = "scripted" if llm.is_scripted else llm.model or ""
+    return [Offer(model=only, name=only, default=True)]
+
+
+def _names(offers: Sequence[Offer]) -> frozenset[str]:
+    return frozenset(offer.model for offer in offers)
+
+
+def _message_rules(settings: Settings, models: frozenset[str]) -> MessageRules:
     return MessageRules(content_chars=settings.limits.content_chars, models=models)
 
 
-def _prompt_rules(settings: Settings) -> PromptRules:
-    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
+def _prompt_rules(settings: Settings, models: frozenset[str]) -> PromptRules:
+    llm = settings.llm
+    return PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens, models=models)
 
 
 def _speech_rules(settings: Settings) -> SpeechRules:
@@ -196,6 +207,8 @@ class Container(containers.DeclarativeContainer):
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
     model = providers.Singleton(_model, settings)
+    offers = providers.Singleton(_offers, settings)
+    offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
@@ -210,9 +223,9 @@ class Container(containers.DeclarativeContainer):
     )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
-    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    gate = providers.Singleton(Gate, limiter, moderator, model, providers.Callable(_message_rules, settings, offered))
     metering = providers.Singleton(metering_of, settings)
-    prompt_rules = providers.Callable(_prompt_rules, settings)
+    prompt_rules = providers.Callable(_prompt_rules, settings, offered)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     search = providers.Singleton(SearchService, store, limiter, SearchRules())
@@ -220,6 +233,7 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    models = providers.Singleton(ModelService, offers, limiter=limiter)
     deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
     accounts = providers.Singleton(
         AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
@@ -246,6 +260,7 @@ class Container(containers.DeclarativeContainer):
         history=history,
         messages=messages,
         replies=replies,
+        models=models,
         speech=speech,
         deletions=deletions,
         accounts=accounts,
