@@ -1,5 +1,6 @@
 """What a request to each kind of vendor holds: its key, its parameters, and the same conversation as everywhere."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,3 +93,14 @@ async def test_what_may_be_given_is_called_and_bounded_as_the_vendor_wants_it(
         "stream_options": {"include_usage": True},
         **sent,
     }
+
+
+async def test_what_a_vendor_does_not_take_is_not_sent(vendor: LoopbackVendor) -> None:
+    access = calling(vendor.base_url)
+    least = replace(access, vendor=replace(access.vendor, counts_usage=False, limit_parameter=None))
+    model = OpenAiCompatibleChatModel(least, model="m", idle_timeout=5, options=Options(max_output_tokens=9))
+
+    await hear(model)
+    await model.aclose()
+
+    assert set(vendor.requests[0].body) == NEEDED

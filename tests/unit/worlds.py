@@ -19,7 +19,7 @@ from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.sniff import recognise
-from chatassist.domain.errors import CommitUnknown, StoreUnavailable
+from chatassist.domain.errors import CommitUnknown, LlmBusy, StoreUnavailable
 from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.llm import Chunk, Offer
@@ -186,6 +186,12 @@ class Vendor(ScriptedChatModel):
         self.closed = 0
         self._calls: list[AsyncGenerator[Chunk, None]] = []  # held, so that only closing them ends them
         self.while_speaking: Callable[[], None] = lambda: None
+        self.busy: Collection[str | None] = ()
+        """Models that have no room."""
+
+    def check_room(self, model: str | None) -> None:
+        if model in self.busy:
+            raise LlmBusy
 
     @property
     def speaking(self) -> int:
@@ -314,7 +320,8 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.search = SearchService(self.store, self.limiter, SearchRules())
-        self.models = ModelService([Offer(model=name, name=name) for name in models], limiter=self.limiter)
+        offers = [Offer(model=name, name=name, default=not place) for place, name in enumerate(models)]
+        self.models = ModelService(offers, limiter=self.limiter)
         self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
         self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.sessions = SessionService(self.store, self.gate)

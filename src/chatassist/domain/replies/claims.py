@@ -176,7 +176,7 @@ class SendClaim(Claim):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartClaim(Claim):
-    """The next attempt of a reply that failed, by the model that was asked for then.
+    """The next attempt of a reply that failed, by the model that was asked for then, else by the session's.
 
     Raises Taken when somebody else began it, SessionNotFound.
     """
