@@ -34,6 +34,7 @@ class Scenario(StrEnum):
     POOL = "pool"
     STREAMS = "streams"
     HISTORY = "history"
+    WRAPPERS = "wrappers"
 
 
 class Database(StrEnum):
@@ -51,6 +52,7 @@ _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.POOL: streams.pool,
     Scenario.STREAMS: streams.many,
     Scenario.HISTORY: history.history,
+    Scenario.WRAPPERS: scenarios.wrappers,
 }
 
 

@@ -9,9 +9,10 @@ from dependency_injector import providers
 from sqlalchemy import URL
 
 from chatassist.adapters.catalogue import CATALOGUE
+from chatassist.adapters.closing import close
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
 from chatassist.adapters.vendor_address import repaired
-from chatassist.container.wiring import Container, close
+from chatassist.container.wiring import Container
 from chatassist.domain.services import Services
 from tests.fixtures.lists import history
 from tests.fixtures.service import Serve, settings_for

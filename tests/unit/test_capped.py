@@ -5,7 +5,7 @@ import random
 from contextlib import aclosing, suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatassist.adapters.llm.capped import CappedChatModel
@@ -186,6 +186,7 @@ async def test_whoever_leaves_just_before_his_turn_comes_does_not_get_it() -> No
     assert bench.vendor.most_open == 1
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 3), st.integers(0, 4))
 def test_no_place_is_lost_or_doubled_whoever_leaves_when(chance: random.Random, at_once: int, waiting: int) -> None:
     asyncio.run(storm(chance, at_once, waiting))

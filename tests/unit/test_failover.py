@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatassist.adapters.llm.attempts import FailoverRules, Route
@@ -549,6 +549,7 @@ OUTCOMES = st.one_of(
 )
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(OUTCOMES, min_size=1, max_size=4), min_size=1, max_size=5), st.floats(0, 0.999))
 def test_a_turn_never_costs_more_than_three_calls_nor_more_patience_than_there_is(
     takes: list[list[str | Chunk | Exception]], jitter: float
