@@ -46,6 +46,8 @@ class Database(StrEnum):
 
 CONNECTIONS = (1, 32, 256)
 CONNECTIONS_QUICK = (32,)
+_LONG = (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY, Scenario.WRAPPERS)
+"""What a quick run leaves out, unless it is asked for."""
 _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.OPEN: streams.open_replies,
     Scenario.FIRST: streams.first,
@@ -66,9 +68,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every round there")] = None,
 ) -> None:
     """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
-    wanted = only or [
-        each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY))
-    ]
+    wanted = only or [each for each in Scenario if not (quick and each in _LONG)]
     databases = database or list(Database)[: 1 if quick else None]
     asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)
     if not set(asked) <= set(CONNECTIONS):

@@ -20,6 +20,8 @@ def _bare(settings: Settings, vendors: Sequence[ConfiguredVendor]) -> ChatModel:
     return bare_model(settings.llm, vendor, vendor.default.upstream, at_once=settings.llm.max_connections)
 
 
+MODEL = providers.Singleton(_bare, Container.settings, Container.vendors)
+
 if __name__ == "__main__":
-    Container.model.override(providers.Singleton(_bare, Container.settings, Container.vendors))
+    Container.model.override(MODEL)
     main()
