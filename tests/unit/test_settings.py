@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from chatassist.settings import PREFIX, SQLITE_DEFAULT, Settings
 from chatassist.settings.names import unknown_variables, variables
+from chatassist.settings.vendors import key_variables
 
 STRONG = "k3Yq9ZrT5vXw1LmNpB7dFhJcA2sGuE8o"
 
@@ -195,6 +196,16 @@ def test_misspelt_variables_are_found(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHATASSIST_LLM__MODLE=x\n")
     environment = {"CHATASSIST_HTTP__PROT": "1", "CHATASSIST_HTTP__PORT": "1", "CHATASSIST_TEST_MYSQL_URL": "x"}
     assert unknown_variables(environment, tmp_path / ".env") == ["CHATASSIST_HTTP__PROT", "CHATASSIST_LLM__MODLE"]
+
+
+def test_a_variable_that_a_vendors_file_names_is_not_misspelt(tmp_path: Path) -> None:
+    file = tmp_path / "vendors.toml"
+    file.write_text('[[vendor]]\nkind = "kimi"\napi_key_env = "CHATASSIST_KEY_OF_KIMI"\nmodels = [{ id = "m" }]\n')
+    environment = {"CHATASSIST_KEY_OF_KIMI": "k", "CHATASSIST_KEY_OF_QWEN": "q"}
+    for read, unknown in ((str(file), ["CHATASSIST_KEY_OF_QWEN"]), (None, sorted(environment))):
+        assert unknown_variables(environment, tmp_path / ".env", keys=key_variables(read)) == unknown
+    file.write_text("no TOML")
+    assert key_variables(str(file)) == set()
 
 
 def test_the_example_file_names_every_variable_and_no_other() -> None:

@@ -18,6 +18,7 @@ from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_a
 from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured
 from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings
 from chatassist.settings.names import unknown_variables
+from chatassist.settings.vendors import key_variables
 
 Looks = AsyncIterator[tuple[Verdict, str]]
 
@@ -78,7 +79,7 @@ def checks_of(settings: Settings, container: Container, vendor: str | None = Non
 
 async def _look_at_settings(settings: Settings) -> Looks:
     yield Verdict.OK, f"They go together; this is {settings.env.value}."
-    for name in unknown_variables():
+    for name in unknown_variables(keys=key_variables(settings.llm.vendors_file)):
         yield Verdict.WARN, f"{name} is set, but nothing reads it: misspelt, or of another version?"
 
 

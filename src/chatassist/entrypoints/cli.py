@@ -18,6 +18,7 @@ from chatassist.entrypoints import logs, vendor_table
 from chatassist.entrypoints.reference import as_markdown, as_text
 from chatassist.settings import PREFIX, AsrEngine, Settings
 from chatassist.settings.names import unknown_variables
+from chatassist.settings.vendors import key_variables
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def serve() -> None:
     from chatassist.entrypoints.http.server import new_server  # noqa: PLC0415
 
     settings = _settings()
-    for name in unknown_variables():
+    for name in unknown_variables(keys=key_variables(settings.llm.vendors_file)):
         typer.echo(f"{name} is set, but nothing reads it: misspelt, or of another version?", err=True)
 
     async def try_out() -> None:  # uvicorn would tell of a failed start in a traceback; this way it is one sentence

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -149,6 +149,15 @@ def read_vendors_file(path: str) -> Sequence[VendorRow]:
         if name in names[:place]:
             raise ValueError(f"{_row(document, place)}: an earlier row has this name too, so `name` is needed")
     return rows
+
+
+def key_variables(path: str | None) -> Collection[str]:
+    """Return the variables that a vendors file names; none where it cannot be read, which others tell."""
+    try:
+        rows = read_vendors_file(path) if path else ()
+    except ValueError:
+        rows = ()
+    return {row.api_key_env for row in rows if row.api_key_env}
 
 
 def read_overrides(value: object) -> object:
