@@ -378,7 +378,7 @@ TELLTALE = "a-word-of-the-vendor"
         ),
         (fails(404, {"error": {"code": "model_not_found", "message": TELLTALE}}), "FAULT", "no such model or address"),
         (fails(402, {"error": {"message": TELLTALE}}), "FAULT", "unpaid"),
-        (fails(429, {"error": {"message": TELLTALE}}), "warn", "overloaded. Try again later"),
+        (fails(429, {"error": {"message": TELLTALE}}), "warn", "limits us. Try again later"),
         (fails(500, f"<html>{TELLTALE}</html>"), "FAULT", "the vendor failed"),
         (sends(f"<html>{TELLTALE}</html>".encode(), content_type="text/html"), "FAULT", "CHATASSIST_LLM__BASE_URL"),
         (says(finish="length"), "warn", "cut off before its first word"),

@@ -14,6 +14,7 @@ from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.catalogue import kind_of
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
@@ -28,12 +29,14 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.vendor import Access
+from chatassist.adapters.vendor_address import repaired
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.llm import ChatModel, Offer
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.ports.runtime import Clock, Runtime
@@ -53,6 +56,7 @@ from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -101,13 +105,13 @@ def _model(settings: Settings) -> ChatModel:
 
 
 def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=secret_of(llm.api_key),
-        model=name,
-        idle_timeout=llm.idle_timeout,
-        options=options,
-    )
+    vendor = kind_of(llm.base_url or "")
+    try:
+        base_url = repaired(vendor, llm.base_url or "")
+    except ValueError as exc:
+        raise ValueError(f"CHATASSIST_LLM__BASE_URL will not do: {exc}.") from exc
+    access = Access(vendor=vendor, base_url=base_url, api_key=secret_of(llm.api_key))
+    return OpenAiCompatibleChatModel(access, model=name, idle_timeout=llm.idle_timeout, options=options)
 
 
 def _title_models(settings: Settings) -> Sequence[ChatModel]:
@@ -183,14 +187,24 @@ def _limiter(settings: Settings) -> Limiter:
     )
 
 
-def _message_rules(settings: Settings) -> MessageRules:
+def _offers(settings: Settings) -> Sequence[Offer]:
+    """Return what users may choose from, in the operator's order."""
     llm = settings.llm
-    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+    only = "scripted" if llm.is_scripted else llm.model or ""
+    return [Offer(model=only, name=only, default=True)]
+
+
+def _names(offers: Sequence[Offer]) -> frozenset[str]:
+    return frozenset(offer.model for offer in offers)
+
+
+def _message_rules(settings: Settings, models: frozenset[str]) -> MessageRules:
     return MessageRules(content_chars=settings.limits.content_chars, models=models)
 
 
-def _prompt_rules(settings: Settings) -> PromptRules:
-    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
+def _prompt_rules(settings: Settings, models: frozenset[str]) -> PromptRules:
+    llm = settings.llm
+    return PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens, models=models)
 
 
 def _speech_rules(settings: Settings) -> SpeechRules:
@@ -212,6 +226,8 @@ class Container(containers.DeclarativeContainer):
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
     model = providers.Singleton(_model, settings)
+    offers = providers.Singleton(_offers, settings)
+    offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
@@ -226,9 +242,9 @@ class Container(containers.DeclarativeContainer):
     )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
-    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    gate = providers.Singleton(Gate, limiter, moderator, model, providers.Callable(_message_rules, settings, offered))
     metering = providers.Singleton(metering_of, settings)
-    prompt_rules = providers.Callable(_prompt_rules, settings)
+    prompt_rules = providers.Callable(_prompt_rules, settings, offered)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     search = providers.Singleton(SearchService, store, limiter, SearchRules())
@@ -236,6 +252,7 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    models = providers.Singleton(ModelService, offers, limiter=limiter)
     deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
     accounts = providers.Singleton(
         AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
@@ -262,6 +279,7 @@ class Container(containers.DeclarativeContainer):
         history=history,
         messages=messages,
         replies=replies,
+        models=models,
         speech=speech,
         deletions=deletions,
         accounts=accounts,

@@ -13,10 +13,12 @@ from contextlib import aclosing
 import openai
 
 from chatassist.adapters.asr.sniff import FILES
+from chatassist.adapters.catalogue import OPENAI_COMPATIBLE
 from chatassist.adapters.clean_text import cleaned
 from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.openai_client import FOREIGN, Unsendable, VendorSilent, open_vendor, read_at_most, sorted_out
-from chatassist.adapters.vendor_errors import Kind, Refused, refusal_within
+from chatassist.adapters.vendor import Access
+from chatassist.adapters.vendor_errors import Kind, Refusals, Refused
 from chatassist.domain.audio import Audio, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,
@@ -30,6 +32,7 @@ from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 _PATH = "/audio/transcriptions"
 _MAX_BODY = 1024 * 1024  # bytes; an hour of speech is some 50 KB of text
 _MAX_SECONDS = 86_400.0  # beyond it a duration is nonsense
+_HOPELESS = (Kind.AUTH, Kind.BILLING, Kind.CONFIGURATION, Kind.UNSAFE_INPUT, Kind.UNSAFE_OUTPUT)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
@@ -37,8 +40,11 @@ class WhisperApiTranscriber(Transcriber):
     """One vendor, one key, one model. `silence`: seconds without any byte from the vendor while it works."""
 
     def __init__(self, *, base_url: str, api_key: str, model: str, silence: float) -> None:
-        http = open_vendor_client(read_timeout=silence)
-        self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
+        access = Access(
+            vendor=OPENAI_COMPATIBLE, base_url=base_url.strip().rstrip("/").removesuffix(_PATH), api_key=api_key
+        )
+        self._refusals = access.vendor.refusals
+        self._vendor = open_vendor(access, open_vendor_client(read_timeout=silence))
         self._model = model
 
     async def aclose(self) -> None:
@@ -71,10 +77,10 @@ class WhisperApiTranscriber(Transcriber):
             body = await read_at_most(parts, _MAX_BODY)
         if body is None:
             raise AsrUnavailable("the vendor's answer is too large")
-        return _read(body, response.headers.get("content-type", ""), hints.language)
+        return _read(body, response.headers.get("content-type", ""), hints.language, self._refusals)
 
 
-def _read(body: bytes, content_type: str, language: str | None) -> Transcript:
+def _read(body: bytes, content_type: str, language: str | None, refusals: Refusals) -> Transcript:
     """Take JSON, verbose JSON or plain text, whatever was asked for: proxies do as they like."""
     try:
         text = body.decode("utf-8-sig", "surrogatepass")
@@ -82,16 +88,16 @@ def _read(body: bytes, content_type: str, language: str | None) -> Transcript:
     except (ValueError, RecursionError) as exc:
         raise AsrUnavailable("the vendor's answer is neither JSON nor text") from exc
     if isinstance(document, dict):
-        return _transcript(document, language)
+        return _transcript(document, language, refusals)
     if not isinstance(document, str) or "html" in content_type or document.lstrip().startswith("<"):
         raise AsrUnavailable("the vendor's answer holds no text")
     return Transcript(text=cleaned(document).strip(), language=language)
 
 
-def _transcript(document: Mapping[str, object], language: str | None) -> Transcript:
+def _transcript(document: Mapping[str, object], language: str | None, refusals: Refusals) -> Transcript:
     text = document.get("text")
     if not isinstance(text, str):
-        raise refusal_within(document) or AsrUnavailable("the vendor's answer holds no text")
+        raise refusals.within(document) or AsrUnavailable("the vendor's answer holds no text")
     heard = document.get("language")
     usage = document.get("usage")
     seconds = document.get("duration", usage.get("seconds") if isinstance(usage, dict) else None)
@@ -119,7 +125,7 @@ def _refused(refused: Refused) -> ChatAssistError:
     if refused.kind is Kind.PARAMETER or refused.status == 415:
         return AudioUnsupported(str(refused))
     error = AsrUnavailable(str(refused), retry_after=refused.retry_after)
-    if refused.kind in (Kind.BILLING, Kind.CONFIGURATION, Kind.UNSAFE):
+    if refused.kind in _HOPELESS:
         error.retry_after = None  # the same would happen again until somebody acts
     return error
 

@@ -1,0 +1,108 @@
+"""The same conversation through every row of the catalogue, each vendor speaking as it does: one and the same turns."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from dependency_injector import providers
+from sqlalchemy import URL
+
+from chatassist.adapters.catalogue import CATALOGUE
+from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
+from chatassist.adapters.vendor_address import repaired
+from chatassist.container.wiring import Container, close
+from chatassist.domain.services import Services
+from tests.fixtures.lists import history
+from tests.fixtures.service import Serve, settings_for
+from tests.fixtures.vendor import LoopbackVendor
+from tests.fixtures.vendor_manners import KEY, MANNERS, MODEL, Said
+from tests.integration.calling import calling
+
+SYSTEM = ("system", "答得短一些。")
+QUESTIONS = ("2+2 等于几？😀", "再乘以三呢？")
+TURNS = (
+    Said(
+        messages=[SYSTEM, ("user", QUESTIONS[0])],
+        thinking="Let me see: 先加一下 🤔",
+        texts=("等于", " **4**", "，\n因为 a < b & `<think>` 也", "是字。👍"),
+        given=21,
+        made=34,
+    ),
+    Said(
+        messages=[
+            SYSTEM,
+            ("user", QUESTIONS[0]),
+            ("assistant", "等于 **4**，\n因为 a < b & `<think>` 也是字。👍"),
+            ("user", QUESTIONS[1]),
+        ],
+        thinking="4 × 3",
+        texts=("12",),
+        given=55,
+        made=8,
+    ),
+)
+
+
+@asynccontextmanager
+async def assistant(url: URL, kind: str, base_url: str) -> AsyncIterator[Services]:
+    """The service as an operator has it who named this kind of vendor, its address, a key and a model."""
+    settings = settings_for(url, llm={"vendor": "scripted", "system_prompt": SYSTEM[1]})
+    container = Container(settings=settings)
+    access = calling(repaired(CATALOGUE[kind], base_url), KEY if MANNERS[kind].shown else "", kind)
+    options = Options(max_output_tokens=2000)
+    model = OpenAiCompatibleChatModel(access, model=MODEL, idle_timeout=5, options=options)
+    container.model.override(providers.Object(model))
+    services = container.services()
+    await container.lease().ensure()
+    try:
+        yield services
+    finally:
+        await services.drain(0)
+        for built in (model, container.store(), container.http()):
+            await close(built)
+
+
+def test_every_row_has_a_manner() -> None:
+    assert set(MANNERS) == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("kind", MANNERS)
+async def test_the_same_conversation_gives_the_same_turns_whoever_answers(
+    sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, kind: str
+) -> None:
+    manner = MANNERS[kind]
+    vendor.answers(*map(manner.answers, TURNS))
+    root = vendor.base_url.removesuffix("/v1")
+    settings = settings_for(sqlite_url)
+    api = await serve(settings, opened=lambda: assistant(sqlite_url, kind, root + manner.path))
+    person = await api.login()
+    session = ""
+    for question in QUESTIONS:
+        session = (await person.says(question, sessionId=session))["sessionId"]
+
+    told = ("role", "content", "thinking", "status", "finishReason", "model", "usage", "aiGenerated")
+    items: list[dict[str, Any]] = (await history(person, session))["items"]
+    assert [{name: item[name] for name in told if name in item} for item in items] == turns(thinks=manner.thinks)
+    assert len(vendor.requests) == 2
+    await vendor.until(lambda: vendor.busy == 0)
+
+
+def turns(*, thinks: bool) -> list[dict[str, Any]]:
+    """What is kept of the conversation."""
+    kept: list[dict[str, Any]] = []
+    for question, said in zip(QUESTIONS, TURNS, strict=True):
+        kept.append({"role": "user", "content": question, "status": "complete", "aiGenerated": False})
+        kept.append(
+            {
+                "role": "assistant",
+                "content": "".join(said.texts),
+                **({"thinking": said.thinking} if thinks else {}),
+                "status": "complete",
+                "finishReason": "stop",
+                "model": MODEL,
+                "usage": {"inputTokens": said.given, "outputTokens": said.made},
+                "aiGenerated": True,
+            }
+        )
+    return kept
