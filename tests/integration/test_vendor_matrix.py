@@ -1,23 +1,15 @@
 """The same conversation through every row of the catalogue, each vendor speaking as it does: one and the same turns."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from dependency_injector import providers
 from sqlalchemy import URL
 
 from chatassist.adapters.catalogue import CATALOGUE
-from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
-from chatassist.adapters.vendor_address import repaired
-from chatassist.container.wiring import Container, close
-from chatassist.domain.services import Services
 from tests.fixtures.lists import history
 from tests.fixtures.service import Serve, settings_for
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_manners import KEY, MANNERS, MODEL, Said
-from tests.integration.calling import calling
 
 SYSTEM = ("system", "答得短一些。")
 QUESTIONS = ("2+2 等于几？😀", "再乘以三呢？")
@@ -44,23 +36,10 @@ TURNS = (
 )
 
 
-@asynccontextmanager
-async def assistant(url: URL, kind: str, base_url: str) -> AsyncIterator[Services]:
-    """The service as an operator has it who named this kind of vendor, its address, a key and a model."""
-    settings = settings_for(url, llm={"vendor": "scripted", "system_prompt": SYSTEM[1]})
-    container = Container(settings=settings)
-    access = calling(repaired(CATALOGUE[kind], base_url), KEY if MANNERS[kind].shown else "", kind)
-    options = Options(max_output_tokens=2000)
-    model = OpenAiCompatibleChatModel(access, model=MODEL, idle_timeout=5, options=options)
-    container.model.override(providers.Object(model))
-    services = container.services()
-    await container.lease().ensure()
-    try:
-        yield services
-    finally:
-        await services.drain(0)
-        for built in (model, container.store(), container.http()):
-            await close(built)
+def configured(kind: str, base_url: str) -> dict[str, str]:
+    """What an operator sets who uses this kind of vendor, with an address of his own."""
+    key = {"api_key": KEY} if MANNERS[kind].shown else {}
+    return {"vendor": kind, "base_url": base_url, "model": MODEL, "system_prompt": SYSTEM[1], **key}
 
 
 def test_every_row_has_a_manner() -> None:
@@ -74,8 +53,7 @@ async def test_the_same_conversation_gives_the_same_turns_whoever_answers(
     manner = MANNERS[kind]
     vendor.answers(*map(manner.answers, TURNS))
     root = vendor.base_url.removesuffix("/v1")
-    settings = settings_for(sqlite_url)
-    api = await serve(settings, opened=lambda: assistant(sqlite_url, kind, root + manner.path))
+    api = await serve(settings_for(sqlite_url, llm=configured(kind, root + manner.path)))
     person = await api.login()
     session = ""
     for question in QUESTIONS:

@@ -181,7 +181,7 @@ _CHINESE = (
         base_url="https://api.siliconflow.cn/v1",
         hosts=("api.siliconflow.cn", "api.siliconflow.com"),
         thinking=_ENABLE,
-        codes={"20012": Kind.PARAMETER},
+        codes={"20012": Kind.CONFIGURATION},  # there is no such model
         transcription=TranscriptionRoute(model="FunAudioLLM/SenseVoiceSmall", hints=False),
         speech=SpeechRoute(model="FunAudioLLM/CosyVoice2-0.5B", voice="FunAudioLLM/CosyVoice2-0.5B:alex"),
         models=("deepseek-ai/DeepSeek-V3.2", "Qwen/Qwen3-32B"),
@@ -259,6 +259,7 @@ OPENAI_COMPATIBLE = Vendor(
     name="openai_compatible",
     title="Any other server or gateway",
     base_url=None,
+    auth=Auth.NONE,
     usage_in=("choices", "x_groq"),
     thinking=Thinking(fields=("reasoning_content", "reasoning", "reasoning_details")),
     codes=_agreed(_ROWS),  # a gateway such as one-api passes any vendor's on

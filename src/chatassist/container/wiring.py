@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, assert_never, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -10,17 +9,10 @@ from dependency_injector import containers, providers
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
-from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
-from chatassist.adapters.catalogue import kind_of
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
-from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
-from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
@@ -29,11 +21,12 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
-from chatassist.adapters.vendor import Access
-from chatassist.adapters.vendor_address import repaired
+from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
+from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.domain.ports.asr import Transcriber
+from chatassist.container.speech import transcriber_of
+from chatassist.container.vendors import offers_of, vendors_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel, Offer
@@ -49,7 +42,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
-from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
+from chatassist.domain.replies.titles import Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
@@ -64,7 +57,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
+from chatassist.settings import Settings
 
 WECHAT_READ_SECONDS = 5.0
 
@@ -88,59 +81,8 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     )
 
 
-def _model(settings: Settings) -> ChatModel:
-    llm = settings.llm
-    match llm.kind:
-        case LlmVendor.SCRIPTED:
-            return ScriptedChatModel()
-        case LlmVendor.OPENAI_COMPATIBLE:
-            options = Options(
-                temperature=llm.temperature,
-                max_output_tokens=llm.max_output_tokens,
-                max_connections=llm.max_connections,
-            )
-            return _vendors_model(llm, llm.model or "", options)
-        case unknown:
-            assert_never(unknown)
-
-
-def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    vendor = kind_of(llm.base_url or "")
-    try:
-        base_url = repaired(vendor, llm.base_url or "")
-    except ValueError as exc:
-        raise ValueError(f"CHATASSIST_LLM__BASE_URL will not do: {exc}.") from exc
-    access = Access(vendor=vendor, base_url=base_url, api_key=secret_of(llm.api_key))
-    return OpenAiCompatibleChatModel(access, model=name, idle_timeout=llm.idle_timeout, options=options)
-
-
-def _title_models(settings: Settings) -> Sequence[ChatModel]:
-    """Return the model that names sessions, or nothing where none is set; its connections are taken from no reply."""
-    llm = settings.llm
-    if llm.is_scripted or llm.title_model is None:
-        return []
-    options = Options(max_output_tokens=llm.max_output_tokens, max_connections=TITLES_AT_ONCE)
-    return [_vendors_model(llm, llm.title_model, options)]
-
-
 def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
     return Titler(stores, feed, models[0] if models else None)
-
-
-def _transcriber(settings: Settings) -> Transcriber:
-    asr = settings.asr
-    match asr.engine:
-        case AsrEngine.NONE:
-            return NoTranscriber()
-        case AsrEngine.WHISPER_API:
-            return WhisperApiTranscriber(
-                base_url=asr.base_url or "", api_key=secret_of(asr.api_key), model=asr.model or "", silence=asr.deadline
-            )
-        case AsrEngine.WHISPER_LOCAL:
-            try:
-                return LocalWhisperTranscriber(model=asr.model or "")
-            except ValueError as exc:
-                raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
 
 
 def redis_of(settings: Settings) -> Sequence[RedisLink]:
@@ -161,20 +103,6 @@ def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock)
     return RedisStore(redis[0], seal_of(settings)) if redis else EphemeralStore(clock)
 
 
-@runtime_checkable
-class Closable(Protocol):
-    """What holds connections, or a thread."""
-
-    async def aclose(self) -> None:
-        """Let go of them."""
-
-
-async def close(built: object) -> None:
-    """Close what can be closed; adapters that hold nothing have nothing to close."""
-    if isinstance(built, Closable):
-        await built.aclose()
-
-
 def _limiter(settings: Settings) -> Limiter:
     limits = settings.limits
     return MemoryLimiter(
@@ -185,13 +113,6 @@ def _limiter(settings: Settings) -> Limiter:
             Rule.SPEECH: limits.speech_per_minute,
         }
     )
-
-
-def _offers(settings: Settings) -> Sequence[Offer]:
-    """Return what users may choose from, in the operator's order."""
-    llm = settings.llm
-    only = "scripted" if llm.is_scripted else llm.model or ""
-    return [Offer(model=only, name=only, default=True)]
 
 
 def _names(offers: Sequence[Offer]) -> frozenset[str]:
@@ -225,8 +146,9 @@ class Container(containers.DeclarativeContainer):
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
-    model = providers.Singleton(_model, settings)
-    offers = providers.Singleton(_offers, settings)
+    vendors = providers.Singleton(vendors_of, settings)
+    offers = providers.Singleton(offers_of, settings, vendors)
+    model = providers.Singleton(model_of, settings, vendors)
     offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
@@ -235,7 +157,7 @@ class Container(containers.DeclarativeContainer):
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
     ends = providers.Singleton(Ends, stores, feed, lease)
-    title_models = providers.Singleton(_title_models, settings)
+    title_models = providers.Singleton(title_models_of, settings, vendors)
     titler = providers.Singleton(_titler, stores, feed, title_models)
     engine = providers.Singleton(
         ReplyEngine, stores, feed, model, lease=lease, ends=ends, titler=titler, rules=reply_rules
@@ -259,7 +181,7 @@ class Container(containers.DeclarativeContainer):
     )
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
-    transcriber = providers.Singleton(_transcriber, settings)
+    transcriber = providers.Singleton(transcriber_of, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,
