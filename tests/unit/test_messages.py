@@ -1,7 +1,7 @@
 """Sending messages and looking at their replies: accepted exactly once, in order, and nothing stored when refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -26,6 +26,7 @@ from chatassist.domain.model import User
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.persistence import Transaction
+from chatassist.domain.ports.replies import Numbered
 from chatassist.domain.ports.runtime import Runtime
 from chatassist.domain.prompt import PromptRules
 from chatassist.domain.replies.claiming import Claims
@@ -33,7 +34,7 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.services.messages import MessageService, Sent
 from chatassist.domain.turns import Draft, FinishReason, Status, Turn
 from tests.builders import new_id
-from tests.unit.worlds import METERING, REFUSAL, Fault, World, until
+from tests.unit.worlds import METERING, PATIENCE, REFUSAL, Fault, WitnessedFeed, World, until
 
 KEY = "key-1"
 UNKNOWN = "01a20fcf0a6d708ea69a3a6bc76002ce"
@@ -497,6 +498,32 @@ async def test_settling_hands_over_a_running_turn_with_the_text_so_far(world: Wo
     assert (turn.reply.status, turn.reply.content) == (Status.RUNNING, "half")
     go_on.set()
     assert (await world.end_of(turn)).reply.content == "half and half"
+
+
+async def test_who_waits_for_the_end_alone_is_not_woken_by_what_comes_before_it() -> None:
+    class Counting(WitnessedFeed):
+        reads = 0
+
+        async def read(self, reply_id: str, after: int, wait: float) -> Sequence[Numbered] | None:
+            self.reads += 1
+            return await super().read(reply_id, after, wait)
+
+    feed, pauses = Counting(), [asyncio.Event() for _ in range(5)]
+    async with World(
+        feed=feed, script=plays(*(step for pause in pauses for step in ("piece ", pause)), "last")
+    ) as world:
+        turn = (await world.send(user := await world.somebody())).turn
+        settling = asyncio.create_task(world.end_of(turn))
+        polling = asyncio.create_task(world.replies.get(user, turn.reply.id, wait=PATIENCE))
+        for pause in pauses:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert feed.reads == 0
+            pause.set()
+        settled, shown = await settling, await polling
+
+    assert settled.reply.content == shown.turn.reply.content == "piece " * 5 + "last"
+    assert feed.reads == 2
 
 
 async def test_a_settled_turn_is_settled_without_looking(world: World, anna: User) -> None:

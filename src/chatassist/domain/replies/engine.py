@@ -6,7 +6,7 @@ A reply belongs to the service, not to the connection that asked for it; nothing
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from chatassist.domain.errors import (
@@ -110,6 +110,19 @@ class ReplyEngine:
             production.stop()
         for production in his:
             await production.over.wait()
+
+    async def wait(self, reply: Reply, seconds: float) -> bool:
+        """Wait so many seconds for the end of an attempt that is produced here; False, at once, where it is not.
+
+        Whoever wants nothing but the end is not woken for every piece.
+        """
+        production = self._producing(reply)
+        if production is None:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await production.over.wait()
+        return True
 
     def give_up(self, reply_id: str) -> bool:
         """End what is produced here of a reply that is gone: its vendor call is pointless; False where nothing is."""

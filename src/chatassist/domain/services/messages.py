@@ -113,7 +113,8 @@ class MessageService:
         """Return the turn once its reply has ended, or as it stands after so many seconds."""
         if turn.reply.status is not Status.RUNNING:
             return turn
-        return await self._follower.settle(turn, seconds)
+        waited = await self._engine.wait(turn.reply, seconds)
+        return await self._follower.settle(turn, 0.0 if waited else seconds)
 
     async def _once(self, user: User, key: str | None, fits: Fits, fresh: Callable[[], Awaitable[Turn]]) -> Sent:
         """Find what the key was accepted for, or let it be accepted; what failed is begun again."""

@@ -87,7 +87,10 @@ class ReplyService:
         return await self._follower.stored(reply_id, user.id)
 
     async def _settled(self, turn: Turn, seconds: float) -> Turn:
-        return await self._follower.settle(turn, seconds) if _runs(turn) else turn
+        if not _runs(turn):
+            return turn
+        waited = seconds > 0 and await self._engine.wait(turn.reply, seconds)
+        return await self._follower.settle(turn, 0.0 if waited else seconds)
 
     async def _shown(self, turn: Turn) -> Shown:
         session_id, position = turn.message.session_id, turn.message.position
