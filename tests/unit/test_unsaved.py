@@ -430,13 +430,13 @@ async def test_what_is_forgotten_in_the_middle_of_a_wish_is_not_found(
     world: World, anna: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = await ask(world, anna)
-    admit = world.gate.admit_model
+    count = world.gate.count_send
 
     async def slowly(*given: object) -> None:
-        await admit(*given)  # type: ignore[arg-type]
+        await count(*given)  # type: ignore[arg-type]
         world.clock.advance(IDLE)
 
-    monkeypatch.setattr(world.gate, "admit_model", slowly)
+    monkeypatch.setattr(world.gate, "count_send", slowly)
     with pytest.raises(MessageNotFound):
         await world.messages.regenerate(anna, turn.reply.id)
     with pytest.raises(MessageNotFound):

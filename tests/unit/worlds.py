@@ -1,6 +1,7 @@
 """A whole assistant on fakes: time stands still, ids count, the vendor plays scripts, the store fails on demand."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
@@ -19,7 +20,7 @@ from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.sniff import recognise
-from chatassist.domain.errors import CommitUnknown, LlmBusy, StoreUnavailable
+from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.llm import Chunk, Offer
@@ -188,10 +189,10 @@ class Vendor(ScriptedChatModel):
         self.while_speaking: Callable[[], None] = lambda: None
         self.busy: Collection[str | None] = ()
         """Models that have no room."""
+        self.places = math.inf
 
-    def check_room(self, model: str | None) -> None:
-        if model in self.busy:
-            raise LlmBusy
+    def room(self, model: str | None) -> float:
+        return 0 if model in self.busy else self.places
 
     @property
     def speaking(self) -> int:

@@ -79,8 +79,9 @@ class MessageService:
         draft = self._gate.checked(draft)
 
         async def fresh() -> Turn:
-            await self._gate.admit(user, draft)
-            return await self._start(user, draft)
+            with self._gate.place(draft.model):
+                await self._gate.admit(user, draft)
+                return await self._start(user, draft)
 
         return await self._once(user, draft.key, draft.repeats, fresh)
 
@@ -101,11 +102,12 @@ class MessageService:
             return same and known.reply.requested_model == model
 
         async def fresh() -> Turn:
-            await self._gate.admit_model(user, model)
-            try:
-                return await self._accept(await self._claims.regenerate(user, turn, key=key, model=model))
-            except SessionNotFound as exc:
-                raise MessageNotFound from exc
+            with self._gate.place(model):
+                await self._gate.count_send(user)
+                try:
+                    return await self._accept(await self._claims.regenerate(user, turn, key=key, model=model))
+                except SessionNotFound as exc:
+                    raise MessageNotFound from exc
 
         return await self._once(user, key, fits, fresh)
 
@@ -167,8 +169,9 @@ class MessageService:
         return turn
 
     async def _again(self, user: User, failed: Turn) -> Turn:
-        await self._gate.admit(user, Draft(text=failed.message.content, model=failed.reply.requested_model))
-        return await self._accept(await self._claims.restart(user, failed))
+        with self._gate.place(failed.reply.requested_model):
+            await self._gate.admit(user, Draft(text=failed.message.content))
+            return await self._accept(await self._claims.restart(user, failed))
 
     async def _start(self, user: User, draft: Draft) -> Turn:
         if user.preferences.save_history:
