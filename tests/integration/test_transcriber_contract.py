@@ -9,20 +9,23 @@ from typing import Any
 
 import pytest
 
+from chatassist.adapters.asr.chat_transcriber import ChatTranscriber
 from chatassist.adapters.asr.scripted import ScriptedTranscriber
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.sniff import recognise
+from chatassist.adapters.vendor import TranscriptionRoute
 from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AsrUnavailable
 from chatassist.domain.model import is_clean
 from chatassist.domain.ports.asr import Hints, Transcriber
+from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import encoded, recording, silence
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, sends
 
-KEY = "sk-loopback-key-1234"
+ROUTE = TranscriptionRoute(model="whisper-1")
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Booth:
     breaks: Callable[[], None]
 
 
-@pytest.fixture(params=["scripted", "whisper_api", "whisper_local"])
+@pytest.fixture(params=["scripted", "whisper_api", "chat", "whisper_local"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -50,12 +53,13 @@ async def booth(kind: str, vendor: LoopbackVendor, tiny_whisper: Path) -> AsyncI
             hangs=lambda: scripted.plays(asyncio.Event()),
             breaks=lambda: scripted.plays(AsrUnavailable()),
         )
-    elif kind == "whisper_api":
-        remote = WhisperApiTranscriber(base_url=vendor.base_url, api_key=KEY, model="whisper-1", silence=5)
+    elif kind in ("whisper_api", "chat"):
+        made = {"whisper_api": WhisperApiTranscriber, "chat": ChatTranscriber}[kind]
+        remote = made(access_to(vendor), ROUTE, silence=5)
         yield Booth(
             remote,
             says=lambda text: vendor.answers(
-                sends(json.dumps({"text": text}).encode(), content_type="application/json")
+                sends(json.dumps(_answer(kind, text)).encode(), content_type="application/json")
             ),
             hangs=lambda: vendor.answers(hangs(head=False)),
             breaks=lambda: vendor.answers(fails(503)),
@@ -65,6 +69,11 @@ async def booth(kind: str, vendor: LoopbackVendor, tiny_whisper: Path) -> AsyncI
         local = LocalWhisperTranscriber(model=str(tiny_whisper))
         yield Booth(local, says=lambda _: None, hangs=lambda: None, breaks=lambda: _break(local))
         await local.aclose()
+
+
+def _answer(kind: str, text: str) -> object:
+    message = {"role": "assistant", "content": text}
+    return {"text": text} if kind == "whisper_api" else {"choices": [{"finish_reason": "stop", "message": message}]}
 
 
 def _break(local: LocalWhisperTranscriber) -> None:

@@ -11,7 +11,6 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
@@ -19,6 +18,7 @@ from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
+from chatassist.adapters.sniff import recognise
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule

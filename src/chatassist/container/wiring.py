@@ -11,7 +11,6 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
@@ -28,6 +27,7 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
 from chatassist.domain.ports.asr import Transcriber

@@ -12,6 +12,7 @@ from chatassist.domain.errors import (
     AudioNoSpeech,
     AudioTooLarge,
     ContentInvalid,
+    InvalidInput,
     ShuttingDown,
     Unavailable,
 )
@@ -64,7 +65,7 @@ class SpeechService:
         about = {"user_id": user.id, "kind": audio.kind, "bytes": len(data)}
         try:
             transcript = await self._in_time(audio, hints)
-        except Unavailable as error:
+        except (Unavailable, InvalidInput) as error:  # what an engine does not take is for the operator to know, too
             log.warning("transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
             raise
         log.info("transcribed", extra={**about, "chars": len(transcript.text)})
