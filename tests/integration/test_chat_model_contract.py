@@ -15,6 +15,7 @@ from chatassist.domain.ports.llm import ChatModel, Chunk
 from chatassist.domain.turns import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Call, resets, says
+from tests.integration.calling import calling
 from tests.integration.heard import asking, hear
 
 
@@ -103,7 +104,7 @@ def openai_compatible(vendor: LoopbackVendor, model: ChatModel) -> Stage:
 
 @pytest.fixture(params=["scripted", "openai_compatible"])
 async def stage(request: pytest.FixtureRequest, vendor: LoopbackVendor) -> AsyncIterator[Stage]:
-    model = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key="k", model="m", idle_timeout=5)
+    model = OpenAiCompatibleChatModel(calling(vendor.base_url, "k"), model="m", idle_timeout=5)
     yield scripted() if request.param == "scripted" else openai_compatible(vendor, model)
     await model.aclose()
     await vendor.until(lambda: vendor.open_connections == 0)

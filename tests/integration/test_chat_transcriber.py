@@ -15,12 +15,13 @@ from chatassist.adapters.vendor import TranscriptionStyle
 from chatassist.domain.audio import Audio, AudioKind, Transcript
 from chatassist.domain.errors import AsrTimeout, AsrUnavailable, AudioTooLarge, AudioUnsupported, ChatAssistError
 from chatassist.domain.ports.asr import Hints
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, drips, fails, floods, hangs, redirects, resets, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 JSON = "application/json"
 FLAC = recognise(b"fLaC" + bytes(range(256)) * 40)
@@ -32,7 +33,7 @@ async def qwen(vendor: LoopbackVendor) -> AsyncIterator[ChatTranscriber]:
     route = CATALOGUE["qwen"].transcription
     assert route is not None
     assert route.style is TranscriptionStyle.CHAT
-    made = ChatTranscriber(access_to(vendor, "qwen"), route, silence=0.5)
+    made = ChatTranscriber(calling(vendor.base_url, KEY, "qwen"), route, silence=0.5)
     yield made
     await made.aclose()
 

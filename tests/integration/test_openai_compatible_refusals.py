@@ -11,14 +11,18 @@ from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.domain.errors import (
     ChatAssistError,
     ContextTooLong,
+    LlmKeyRefused,
     LlmMisconfigured,
     LlmOverloaded,
+    LlmParameterRefused,
     LlmTimeout,
     LlmUnavailable,
+    LlmUnpaid,
 )
 from chatassist.domain.turns import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, Call, event, fails, floods, hangs, piece, sends
+from tests.integration.calling import calling
 from tests.integration.heard import asking, hear
 
 KEY = "sk-very-secret"
@@ -27,23 +31,23 @@ WORDS = "what the user said"
 
 @pytest.fixture
 async def model(vendor: LoopbackVendor) -> AsyncIterator[OpenAiCompatibleChatModel]:
-    made = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key=KEY, model="m", idle_timeout=5)
+    made = OpenAiCompatibleChatModel(calling(vendor.base_url, KEY), model="m", idle_timeout=5)
     yield made
     await made.aclose()
 
 
 REFUSALS: list[tuple[int, object, type[ChatAssistError]]] = [
-    (401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}, LlmMisconfigured),
-    (401, "Invalid token", LlmMisconfigured),
+    (401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}, LlmKeyRefused),
+    (401, "Invalid token", LlmKeyRefused),
     (403, {"error": {"code": "access_denied", "message": WORDS}}, LlmMisconfigured),
     (404, {"error": {"code": "model_not_found"}}, LlmMisconfigured),
     (404, "<html>404 page not found</html>", LlmMisconfigured),
-    (402, {"error": {"message": "Insufficient Balance"}}, LlmUnavailable),
-    (403, {"error": {"code": "AccountOverdueError"}}, LlmUnavailable),
-    (429, {"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}, LlmUnavailable),
-    (429, {"error": {"type": "exceeded_current_quota_error"}}, LlmUnavailable),
-    (400, {"error": {"code": "Arrearage"}}, LlmUnavailable),
-    (429, {"error": {"code": "1113"}}, LlmUnavailable),
+    (402, {"error": {"message": "Insufficient Balance"}}, LlmUnpaid),
+    (403, {"error": {"code": "AccountOverdueError"}}, LlmUnpaid),
+    (429, {"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}, LlmUnpaid),
+    (429, {"error": {"type": "exceeded_current_quota_error"}}, LlmUnpaid),
+    (400, {"error": {"code": "Arrearage"}}, LlmUnpaid),
+    (429, {"error": {"code": "1113"}}, LlmUnpaid),
     (429, {"error": {"type": "rate_limit_reached_error"}}, LlmOverloaded),
     (429, None, LlmOverloaded),
     (498, {"error": {"code": "capacity_exceeded"}}, LlmOverloaded),
@@ -54,8 +58,8 @@ REFUSALS: list[tuple[int, object, type[ChatAssistError]]] = [
     (400, {"error": {"type": "invalid_request_error", "message": "exceeded model token limit: 8192"}}, ContextTooLong),
     (400, {"object": "error", "message": "maximum context length is 4096 tokens", "code": 400}, ContextTooLong),
     (400, {"error": {"code": "1261"}}, ContextTooLong),
-    (400, {"error": {"code": "InvalidParameter"}}, LlmMisconfigured),
-    (422, {"detail": [{"loc": ["body"]}]}, LlmMisconfigured),
+    (400, {"error": {"code": "InvalidParameter"}}, LlmParameterRefused),
+    (422, {"detail": [{"loc": ["body"]}]}, LlmParameterRefused),
     (408, None, LlmUnavailable),
     (409, None, LlmUnavailable),
     (500, {"error": {"type": "one_api_error", "message": WORDS}}, LlmUnavailable),
@@ -151,11 +155,11 @@ async def test_refused_content_is_a_blocked_reply_after_one_call(
         ({"error": "x"}, LlmUnavailable),
         ({"object": "error", "message": "x", "code": 500}, LlmUnavailable),
         ({"error": {"code": 429, "message": "x"}}, LlmOverloaded),
-        ({"error": {"code": 402}}, LlmUnavailable),
+        ({"error": {"code": 402}}, LlmUnpaid),
         ({"error": {"type": "engine_overloaded_error"}}, LlmOverloaded),
         ({"code": "rpm_rate_limit_exceeded", "msg": "x"}, LlmOverloaded),
-        ({"choices": None, "base_resp": {"status_code": 1004, "status_msg": "x"}}, LlmMisconfigured),
-        ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "x"}}, LlmOverloaded),
+        ({"choices": None, "base_resp": {"status_code": 1004, "status_msg": "x"}}, LlmKeyRefused),
+        ({"choices": None, "base_resp": {"status_code": 1039, "status_msg": "x"}}, LlmOverloaded),
         ({"choices": None, "base_resp": {"status_code": {}}}, LlmUnavailable),
     ],
 )
@@ -189,7 +193,7 @@ async def test_a_refusal_is_sorted_before_its_body_is_whole(
     vendor.answers(refuse)
 
     async with asyncio.timeout(1):  # the idle timeout is 5
-        assert type((await hear(model)).error) is LlmMisconfigured
+        assert type((await hear(model)).error) is LlmKeyRefused
         await vendor.until(lambda: vendor.busy == 0)
 
 
@@ -233,7 +237,7 @@ async def test_no_exception_of_a_library_passes(
         raise raised
 
     monkeypatch.setattr(HttptoolsTransport, "handle_async_request", fail)
-    model = OpenAiCompatibleChatModel(base_url="http://vendor.test/v1", api_key=KEY, model="m", idle_timeout=5)
+    model = OpenAiCompatibleChatModel(calling("http://vendor.test/v1", KEY), model="m", idle_timeout=5)
 
     heard = await hear(model)
     await model.aclose()
@@ -243,7 +247,7 @@ async def test_no_exception_of_a_library_passes(
 
 @pytest.mark.parametrize("base_url", ["nonsense", "", "ftp://vendor.test"])
 async def test_an_address_that_is_none_is_the_operators_matter(base_url: str) -> None:
-    model = OpenAiCompatibleChatModel(base_url=base_url, api_key=KEY, model="m", idle_timeout=5)
+    model = OpenAiCompatibleChatModel(calling(base_url, KEY), model="m", idle_timeout=5)
 
     heard = await hear(model)
     await model.aclose()
@@ -253,7 +257,7 @@ async def test_an_address_that_is_none_is_the_operators_matter(base_url: str) ->
 
 @pytest.mark.parametrize("key", ["two\nlines", "密钥"])
 async def test_a_key_that_fits_no_header_is_the_operators_matter(vendor: LoopbackVendor, key: str) -> None:
-    model = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key=key, model="m", idle_timeout=5)
+    model = OpenAiCompatibleChatModel(calling(vendor.base_url, key), model="m", idle_timeout=5)
 
     heard = await hear(model)
     await model.aclose()
@@ -263,7 +267,7 @@ async def test_a_key_that_fits_no_header_is_the_operators_matter(vendor: Loopbac
 
 
 async def test_a_vendor_that_nobody_runs_is_unavailable() -> None:
-    model = OpenAiCompatibleChatModel(base_url="http://127.0.0.1:1/v1", api_key=KEY, model="m", idle_timeout=5)
+    model = OpenAiCompatibleChatModel(calling("http://127.0.0.1:1/v1", KEY), model="m", idle_timeout=5)
 
     heard = await hear(model)
     await model.aclose()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chatassist.adapters.catalogue import OPENAI_COMPATIBLE
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.model import is_clean
@@ -18,7 +19,7 @@ STOP = event(piece(finish="stop"))
 
 
 def read(*parts: bytes, max_body: int = 1_000_000) -> list[Chunk]:
-    reply = ReplyReader(model="asked", max_body=max_body)
+    reply = ReplyReader(OPENAI_COMPATIBLE, model="asked", max_body=max_body)
     chunks = [chunk for part in parts for chunk in reply.feed(part)]
     return [*chunks, *reply.end(), reply.last()]
 
@@ -187,7 +188,7 @@ def test_an_endless_answer_ends() -> None:
 
 @pytest.mark.parametrize("part", [b"x" * 500, b"data: x\n" * 50, b"{" + b" " * 499])
 def test_an_endless_event_ends_long_before_the_body_does(part: bytes) -> None:
-    reply = ReplyReader(model="asked", max_body=100_000_000)
+    reply = ReplyReader(OPENAI_COMPATIBLE, model="asked", max_body=100_000_000)
 
     def flood() -> int:
         return sum(len(list(reply.feed(part))) for _ in range(3_000))
@@ -197,7 +198,7 @@ def test_an_endless_event_ends_long_before_the_body_does(part: bytes) -> None:
 
 
 def test_an_endless_event_after_the_finish_reason_leaves_the_reply_as_it_is() -> None:
-    reply = ReplyReader(model="asked", max_body=100_000_000)
+    reply = ReplyReader(OPENAI_COMPATIBLE, model="asked", max_body=100_000_000)
     list(reply.feed(event(piece("all", finish="stop"))))
     with pytest.raises(LlmUnavailable):
         list(reply.feed(b"data: " + b"x" * 2_000_000))

@@ -9,16 +9,17 @@ import pytest
 from chatassist.adapters.catalogue import CATALOGUE
 from chatassist.adapters.sniff import FILES
 from chatassist.adapters.tts.speech_api import SpeechApiSynthesiser
-from chatassist.adapters.vendor import Access, SpeechRoute
+from chatassist.adapters.vendor import SpeechRoute
 from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import TtsTimeout, TtsUnavailable
 from chatassist.domain.ports.tts import Script
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, Call, drips, fails, floods, hangs, redirects, resets, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 WORDS = "请把这句只属于我的话念出来"
 SCRIPT = Script(text=WORDS)
@@ -29,7 +30,7 @@ ROUTE = SpeechRoute(model="tts-1", voice="alloy")
 @pytest.fixture
 async def voice(vendor: LoopbackVendor) -> AsyncIterator[SpeechApiSynthesiser]:
     RUN.keep_private(KEY, TELLTALE, WORDS)
-    made = SpeechApiSynthesiser(access_to(vendor), ROUTE, silence=0.5)
+    made = SpeechApiSynthesiser(calling(vendor.base_url, KEY), ROUTE, silence=0.5)
     yield made
     await made.aclose()
 
@@ -71,7 +72,7 @@ async def test_each_vendor_is_asked_as_its_row_says(
 ) -> None:
     route = CATALOGUE[kind].speech
     assert route is not None
-    voice = SpeechApiSynthesiser(access_to(vendor, kind), route, silence=1)
+    voice = SpeechApiSynthesiser(calling(vendor.base_url, KEY, kind), route, silence=1)
     vendor.answers(plays(recording(AudioKind.WAV), "audio/wav"))
     assert (await voice.synthesise(SCRIPT)).kind is AudioKind.WAV
     await voice.aclose()
@@ -83,7 +84,7 @@ async def test_each_vendor_is_asked_as_its_row_says(
 
 async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor: LoopbackVendor) -> None:
     address = vendor.base_url.removesuffix("/v1") + "/openai/deployments/tts"
-    access = Access(vendor=CATALOGUE["azure"], base_url=address, api_key=KEY)
+    access = calling(address, KEY, "azure")
     voice = SpeechApiSynthesiser(access, ROUTE, silence=1)
     vendor.answers(plays())
     await voice.synthesise(SCRIPT)
@@ -237,7 +238,7 @@ async def test_a_connection_is_used_again(voice: SpeechApiSynthesiser, vendor: L
 
 @pytest.mark.parametrize("key", ["schlüssel-äöü", "with\nnewline"])
 async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> None:
-    voice = SpeechApiSynthesiser(access_to(vendor, key=key), ROUTE, silence=1)
+    voice = SpeechApiSynthesiser(calling(vendor.base_url, key), ROUTE, silence=1)
     with pytest.raises(TtsUnavailable) as caught:
         await voice.synthesise(SCRIPT)
     await voice.aclose()
@@ -246,7 +247,7 @@ async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> No
 
 
 async def test_nobody_there() -> None:
-    access = Access(vendor=CATALOGUE["openai_compatible"], base_url="http://127.0.0.1:9/v1", api_key=KEY)
+    access = calling("http://127.0.0.1:9/v1", KEY, "openai_compatible")
     voice = SpeechApiSynthesiser(access, ROUTE, silence=1)
     with pytest.raises(TtsUnavailable):
         await voice.synthesise(SCRIPT)

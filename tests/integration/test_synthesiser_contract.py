@@ -16,12 +16,13 @@ from chatassist.domain.audio import AudioKind
 from chatassist.domain.diagnosis import Verdict, look_at_synthesiser
 from chatassist.domain.errors import TtsTimeout, TtsUnavailable
 from chatassist.domain.ports.tts import Script, Synthesiser
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import decoded, recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 WORDS = "这是要朗读的一句话，谁也不该在日志里看到它。"
 SENTENCE = Script(text=WORDS)
 
@@ -51,7 +52,7 @@ async def stage(request: pytest.FixtureRequest, vendor: LoopbackVendor) -> Async
         )
         return
     route = SpeechRoute(model="tts-1", voice="alloy", max_chars=100)
-    remote = SpeechApiSynthesiser(access_to(vendor), route, silence=5)
+    remote = SpeechApiSynthesiser(calling(vendor.base_url, KEY), route, silence=5)
     yield Stage(
         remote,
         speaks=lambda: vendor.answers(sends(recording(AudioKind.MP3), content_type="audio/mpeg")),

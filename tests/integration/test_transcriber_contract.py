@@ -19,12 +19,13 @@ from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AsrUnavailable
 from chatassist.domain.model import is_clean
 from chatassist.domain.ports.asr import Hints, Transcriber
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.speech import encoded, recording, silence
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 ROUTE = TranscriptionRoute(model="whisper-1")
 
 
@@ -54,8 +55,12 @@ async def booth(kind: str, vendor: LoopbackVendor, tiny_whisper: Path) -> AsyncI
             breaks=lambda: scripted.plays(AsrUnavailable()),
         )
     elif kind in ("whisper_api", "chat"):
-        made = {"whisper_api": WhisperApiTranscriber, "chat": ChatTranscriber}[kind]
-        remote = made(access_to(vendor), ROUTE, silence=5)
+        access = calling(vendor.base_url, KEY)
+        remote: WhisperApiTranscriber | ChatTranscriber = (
+            WhisperApiTranscriber(access, ROUTE, silence=5)
+            if kind == "whisper_api"
+            else ChatTranscriber(access, ROUTE, silence=5)
+        )
         yield Booth(
             remote,
             says=lambda text: vendor.answers(

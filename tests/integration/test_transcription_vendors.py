@@ -10,15 +10,16 @@ import pytest
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.catalogue import CATALOGUE
 from chatassist.adapters.sniff import recognise
-from chatassist.adapters.vendor import Access, TranscriptionRoute, TranscriptionStyle
+from chatassist.adapters.vendor import TranscriptionRoute, TranscriptionStyle
 from chatassist.domain.audio import Audio, AudioKind, Transcript
 from chatassist.domain.errors import AsrUnavailable, AudioUnsupported, ChatAssistError
 from chatassist.domain.ports.asr import Hints
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 HINTS = Hints(language="zh", prompt="张三、李四")
 WAV = AudioKind.WAV
@@ -35,7 +36,7 @@ def route_of(kind: str) -> TranscriptionRoute:
 
 @asynccontextmanager
 async def transcriber(vendor: LoopbackVendor, kind: str) -> AsyncIterator[WhisperApiTranscriber]:
-    made = WhisperApiTranscriber(access_to(vendor, kind), route_of(kind), silence=1)
+    made = WhisperApiTranscriber(calling(vendor.base_url, KEY, kind), route_of(kind), silence=1)
     yield made
     await made.aclose()
 
@@ -103,7 +104,7 @@ def test_the_formats_that_a_vendor_does_not_take(kind: str, refused: set[str]) -
 
 async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor: LoopbackVendor) -> None:
     address = vendor.base_url.removesuffix("/v1") + "/openai/deployments/ears"
-    access = Access(vendor=CATALOGUE["azure"], base_url=address, api_key=KEY)
+    access = calling(address, KEY, "azure")
     whisper = WhisperApiTranscriber(access, TranscriptionRoute(model="ears"), silence=1)
     vendor.answers(says("ok"))
     await whisper.transcribe(recognise(recording(WAV)))
@@ -116,7 +117,7 @@ async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor
 
 
 async def test_a_server_without_a_key_is_shown_none(vendor: LoopbackVendor) -> None:
-    whisper = WhisperApiTranscriber(access_to(vendor, "localai", key=""), route_of("localai"), silence=1)
+    whisper = WhisperApiTranscriber(calling(vendor.base_url, kind="localai"), route_of("localai"), silence=1)
     vendor.answers(says("ok"))
     await whisper.transcribe(recognise(recording(WAV)))
     await whisper.aclose()

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,11 +19,12 @@ from chatassist.domain.errors import (
     ChatAssistError,
 )
 from chatassist.domain.ports.asr import NO_HINTS, Hints
-from tests.fixtures.access import KEY, access_to
 from tests.fixtures.logs import RUN
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Behaviour, Call, drips, fails, floods, hangs, redirects, resets, sends
+from tests.integration.calling import calling
 
+KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 JSON = "application/json"
 FLAC = recognise(b"fLaC" + bytes(range(256)) * 40)
@@ -33,7 +33,7 @@ ROUTE = TranscriptionRoute(model="whisper-1")
 
 @pytest.fixture
 async def whisper(vendor: LoopbackVendor) -> AsyncIterator[WhisperApiTranscriber]:
-    made = WhisperApiTranscriber(access_to(vendor), ROUTE, silence=0.5)
+    made = WhisperApiTranscriber(calling(vendor.base_url, KEY), ROUTE, silence=0.5)
     RUN.keep_private(KEY, TELLTALE)
     yield made
     await made.aclose()
@@ -205,7 +205,7 @@ async def test_an_endless_answer_is_cut(whisper: WhisperApiTranscriber, vendor: 
 
 @pytest.mark.parametrize("key", ["schlüssel-äöü", "with\nnewline"])
 async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> None:
-    whisper = WhisperApiTranscriber(access_to(vendor, key=key), ROUTE, silence=1)
+    whisper = WhisperApiTranscriber(calling(vendor.base_url, key), ROUTE, silence=1)
     with pytest.raises(AsrUnavailable) as caught:
         await whisper.transcribe(FLAC)
     await whisper.aclose()
@@ -214,7 +214,7 @@ async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> No
 
 
 async def test_nobody_there(vendor: LoopbackVendor) -> None:
-    whisper = WhisperApiTranscriber(replace(access_to(vendor), base_url="http://127.0.0.1:9/v1"), ROUTE, silence=1)
+    whisper = WhisperApiTranscriber(calling("http://127.0.0.1:9/v1", KEY), ROUTE, silence=1)
     with pytest.raises(AsrUnavailable):
         await whisper.transcribe(FLAC)
     await whisper.aclose()
@@ -261,7 +261,7 @@ async def test_what_openai_finds_in_the_environment_is_not_mixed_in(
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, TELLTALE)
     vendor.answers(answers({"text": "ok"}))
-    whisper = WhisperApiTranscriber(access_to(vendor, key=""), ROUTE, silence=1)
+    whisper = WhisperApiTranscriber(calling(vendor.base_url, ""), ROUTE, silence=1)
     await whisper.transcribe(FLAC)
     await whisper.aclose()
     assert TELLTALE not in str(vendor.requests[0].headers)

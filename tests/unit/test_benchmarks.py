@@ -14,6 +14,7 @@ from benchmarks.load import Plan, WrongAnswer, check_blocking, check_stream, run
 from benchmarks.processes import Failed
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
 from benchmarks.vendor import Counts, VendorProtocol, whole
+from chatassist.adapters.catalogue import OPENAI_COMPATIBLE
 from chatassist.adapters.llm.reply_reader import ReplyReader
 
 USAGE = {"inputTokens": INPUT_TOKENS, "outputTokens": OUTPUT_TOKENS}
@@ -45,7 +46,7 @@ def test_a_prompt_without_a_pace_is_an_error() -> None:
 def test_the_vendor_speaks_as_vendors_do() -> None:
     _, _, chunked = whole(20).partition(b"\r\n\r\n")
     body = b"".join(chunked.split(b"\r\n")[1::2])
-    reader = ReplyReader(model="", max_body=100_000)
+    reader = ReplyReader(OPENAI_COMPATIBLE, model="", max_body=100_000)
     texts = [chunk.text for chunk in reader.feed(body)]
     assert (len(texts), "".join(texts), reader.done) == (20, TEXT, True)
     usage = reader.last().usage

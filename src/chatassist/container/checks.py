@@ -55,7 +55,7 @@ _TITLES: Mapping[type[Exception], str] = {
 }
 _ASR: Mapping[type[Exception], str] = {
     ValueError: "",  # says it all
-    Exception: "Look at CHATASSIST_ASR__BASE_URL, __API_KEY and __MODEL.",
+    Exception: "Look at CHATASSIST_ASR__VENDOR, __BASE_URL, __API_KEY and __MODEL.",
 }
 
 

@@ -10,9 +10,7 @@ from dependency_injector import containers, providers
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.catalogue import kind_of
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
@@ -28,9 +26,11 @@ from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
 from chatassist.adapters.sniff import recognise
+from chatassist.adapters.vendor import Access
+from chatassist.adapters.vendor_address import repaired
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.domain.ports.asr import Transcriber
+from chatassist.container.speech import transcriber_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
@@ -60,7 +60,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
+from chatassist.settings import LlmSettings, LlmVendor, Settings
 
 WECHAT_READ_SECONDS = 5.0
 
@@ -101,13 +101,13 @@ def _model(settings: Settings) -> ChatModel:
 
 
 def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=secret_of(llm.api_key),
-        model=name,
-        idle_timeout=llm.idle_timeout,
-        options=options,
-    )
+    vendor = kind_of(llm.base_url or "")
+    try:
+        base_url = repaired(vendor, llm.base_url or "")
+    except ValueError as exc:
+        raise ValueError(f"CHATASSIST_LLM__BASE_URL will not do: {exc}.") from exc
+    access = Access(vendor=vendor, base_url=base_url, api_key=secret_of(llm.api_key))
+    return OpenAiCompatibleChatModel(access, model=name, idle_timeout=llm.idle_timeout, options=options)
 
 
 def _title_models(settings: Settings) -> Sequence[ChatModel]:
@@ -121,22 +121,6 @@ def _title_models(settings: Settings) -> Sequence[ChatModel]:
 
 def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
     return Titler(stores, feed, models[0] if models else None)
-
-
-def _transcriber(settings: Settings) -> Transcriber:
-    asr = settings.asr
-    match asr.engine:
-        case AsrEngine.NONE:
-            return NoTranscriber()
-        case AsrEngine.WHISPER_API:
-            return WhisperApiTranscriber(
-                base_url=asr.base_url or "", api_key=secret_of(asr.api_key), model=asr.model or "", silence=asr.deadline
-            )
-        case AsrEngine.WHISPER_LOCAL:
-            try:
-                return LocalWhisperTranscriber(model=asr.model or "")
-            except ValueError as exc:
-                raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
 
 
 def redis_of(settings: Settings) -> Sequence[RedisLink]:
@@ -242,7 +226,7 @@ class Container(containers.DeclarativeContainer):
     )
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
-    transcriber = providers.Singleton(_transcriber, settings)
+    transcriber = providers.Singleton(transcriber_of, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,

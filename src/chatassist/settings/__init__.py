@@ -163,8 +163,13 @@ class AsrSettings(Section):
     """Speech to text."""
 
     engine: AsrEngine = Field(default=AsrEngine.NONE, description="who transcribes recordings")
+    vendor: Word | None = Field(
+        default=None, description="for whisper_api: a vendor by its name; its address and model need not be given then"
+    )
     base_url: WebAddress | None = Field(default=None, description="where whisper_api calls; often ends in /v1")
-    api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    api_key: HeaderSecret | None = Field(
+        default=None, description="the vendor's key, never the AI vendor's above; servers of your own need none"
+    )
     model: str | None = Field(
         default=None, description="its name; for whisper_local a directory, or a name such as small"
     )
@@ -272,12 +277,13 @@ class Settings(BaseSettings):
         asr = self.asr
         return (
             (
-                "engine" not in asr.model_fields_set and bool(asr.base_url or asr.api_key or asr.model),
+                "engine" not in asr.model_fields_set and bool(asr.vendor or asr.base_url or asr.api_key or asr.model),
                 "CHATASSIST_ASR__ENGINE is missing: say whisper_api or whisper_local; none leaves the others unused.",
             ),
             (
-                asr.engine is AsrEngine.WHISPER_API and not (asr.base_url and asr.model),
-                "CHATASSIST_ASR__BASE_URL and CHATASSIST_ASR__MODEL are both needed for the engine whisper_api.",
+                asr.engine is AsrEngine.WHISPER_API and not (asr.vendor or (asr.base_url and asr.model)),
+                "The engine whisper_api needs CHATASSIST_ASR__VENDOR, or both CHATASSIST_ASR__BASE_URL and"
+                " CHATASSIST_ASR__MODEL.",
             ),
             (
                 asr.engine is AsrEngine.WHISPER_LOCAL and not asr.model,
