@@ -8,7 +8,7 @@ from typing import Any
 
 from chatassist.adapters.persistence.migrate import migrate as migrate_database
 from chatassist.container.checks import checks_of
-from chatassist.container.wiring import Container, close, url_of
+from chatassist.container.wiring import Container, close, url_of, warm
 from chatassist.domain.diagnosis import Finding, examine
 from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.replies.lease import Lease
@@ -35,7 +35,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await migrate(settings)
     async with AsyncExitStack() as stack:
         services = container.services()
-        held = (container.store, container.http, container.model, container.transcriber)
+        held = (container.store, container.http, container.model, container.transcriber, container.listener)
         for built in (
             *container.redis(),
             *container.title_models(),
@@ -47,6 +47,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(_release, container.lease())
         stack.push_async_callback(services.drain, 0)
         await stack.enter_async_context(_running(repeat(container.upkeep().jobs())))
+        warm(container.transcriber())
         yield services
 
 

@@ -30,7 +30,7 @@ from chatassist.adapters.vendor import Access
 from chatassist.adapters.vendor_address import repaired
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.container.speech import transcriber_of
+from chatassist.container.speech import listener_of, transcriber_around, transcriber_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel
@@ -149,6 +149,20 @@ class Closable(Protocol):
         """Let go of them."""
 
 
+@runtime_checkable
+class Warmable(Protocol):
+    """What is slow the first time, and can be made ready while nobody waits."""
+
+    def warm(self) -> None:
+        """Begin; returns at once."""
+
+
+def warm(built: object) -> None:
+    """Make ready what can be made ready."""
+    if isinstance(built, Warmable):
+        built.warm()
+
+
 async def close(built: object) -> None:
     """Close what can be closed; adapters that hold nothing have nothing to close."""
     if isinstance(built, Closable):
@@ -227,9 +241,11 @@ class Container(containers.DeclarativeContainer):
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(transcriber_of, settings)
+    listener = providers.Singleton(listener_of, settings)
     speech = providers.Singleton(
         SpeechService,
-        transcriber,
+        providers.Singleton(transcriber_around, transcriber, settings),
+        listener,
         providers.Object(recognise),
         limiter=limiter,
         count=usage.provided.count,

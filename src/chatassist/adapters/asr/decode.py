@@ -31,11 +31,10 @@ _DEMUXERS: Mapping[AudioKind, str] = MappingProxyType(
         AudioKind.FLAC: "flac",
     }
 )
-_CODECS = frozenset(
-    "mp3 mp3float aac aac_latm alac flac opus libopus vorbis libvorbis speex libspeex "
-    "amrnb amrwb libopencore_amrnb libopencore_amrwb "
-    "pcm_u8 pcm_s8 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le "
-    "pcm_alaw pcm_mulaw adpcm_ms adpcm_ima_wav gsm_ms".split()
+_CODECS = (
+    "mp3,mp3float,aac,aac_latm,alac,flac,opus,libopus,vorbis,libvorbis,speex,libspeex"
+    ",amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav,gsm_ms"
+    ",pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le"
 )
 """What recorders of speech use: a container can name any of hundreds, the oldest and least tried among them."""
 
@@ -80,7 +79,7 @@ def _opened(av: Any, audio: Audio) -> Any:
         io.BytesIO(audio.data),
         mode="r",
         format=demuxer,
-        options={"format_whitelist": _names(av, demuxer), "codec_whitelist": ",".join(sorted(_CODECS))},
+        options={"format_whitelist": _names(av, demuxer), "codec_whitelist": _CODECS},
         metadata_errors="ignore",
     )
 
@@ -93,7 +92,7 @@ def _names(av: Any, demuxer: str) -> str:
 
 def _frames(av: Any, container: Any, count: _Count, given_up: _Cut) -> Iterator[Any]:
     stream = container.streams.audio[0]
-    if stream.codec_context.name not in _CODECS:
+    if stream.codec_context.name not in _CODECS.split(","):
         raise AudioUnsupported(f"its codec is {stream.codec_context.name}")
     for packet in container.demux(stream):
         if given_up():

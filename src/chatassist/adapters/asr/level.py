@@ -57,9 +57,7 @@ def _moved(samples: bytes, shift: float, gain: float) -> bytes:
 
     down = min(gain, 1.0)
     graph: Any = av.filter.Graph()
-    source = graph.add_abuffer(
-        sample_rate=SAMPLE_RATE, format="s16", layout="mono", time_base=Fraction(1, SAMPLE_RATE)
-    )
+    source = graph.add_abuffer(sample_rate=SAMPLE_RATE, format="s16", layout="mono", time_base=Fraction(1, SAMPLE_RATE))
     steps = [
         graph.add("volume", f"volume={down:.8f}:precision=double"),  # before, for what is moved may not reach the end
         graph.add("dcshift", f"shift={shift * down:.8f}"),

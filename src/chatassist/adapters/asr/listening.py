@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from chatassist.adapters.asr.decode import decode
-from chatassist.adapters.asr.gate import SpeechGate
+from chatassist.adapters.asr.gate import SpeechGate, check_processor
 from chatassist.adapters.asr.level import level_of, levelled
 from chatassist.domain.audio import SAMPLE_RATE, Audio, Sound
 from chatassist.domain.errors import AudioNoSpeech, AudioTooShort
@@ -19,9 +19,13 @@ _SHORTEST = 0.3  # seconds: a tap where a hold was meant
 
 
 class PyAvListener(Listener):
-    """Listens by PyAV and Silero. `most`: seconds of sound that a recording may hold."""
+    """Listens by PyAV and Silero. `most`: seconds of sound that a recording may hold.
+
+    Raises ValueError, in a sentence for the operator, if it could never work.
+    """
 
     def __init__(self, *, most: float) -> None:
+        check_processor()
         self._most = most
         self._gate: SpeechGate | None = None  # the thread's own
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="listening")
