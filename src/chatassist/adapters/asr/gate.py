@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_LIKELY = 0.3  # Silero's own is 0.5: a whisper that is refused is worse than a noise that is asked about
+_LIKELY = 0.3  # Silero's own is 0.5: speech that is refused is worse than noise that is asked about
 _ENOUGH = 4  # pieces of 32 ms: a short word has ten
 _SILENT = 16  # of 32,767: -66 dBFS at the loudest moment is a microphone that is off
 
