@@ -89,7 +89,7 @@ async def test_a_recording_in_which_nothing_is_heard_reaches_no_engine(error: ty
     with pytest.raises(error):
         await studio.hears()
 
-    assert studio.engine.heard == studio.counted == []
+    assert (studio.engine.heard, studio.counted) == ([], [])
 
 
 async def test_no_more_than_so_many_are_under_way_and_who_gives_up_makes_room() -> None:
