@@ -88,8 +88,11 @@ def test_production_with_everything_given_starts() -> None:
         ({"llm": {"vendor": "openai_compatible"}}, "CHATASSIST_LLM__BASE_URL"),
         ({"llm": {"title_model": "hidden"}}, "CHATASSIST_LLM__BASE_URL"),
         ({"llm": {"title_model": "hidden words"}}, "llm.title_model"),
+        ({"asr": {"engine": "whisper_api"}}, "CHATASSIST_ASR__VENDOR"),
         ({"asr": {"engine": "whisper_api", "model": "m"}}, "CHATASSIST_ASR__BASE_URL"),
         ({"asr": {"engine": "whisper_api", "base_url": "https://hidden.example.com"}}, "CHATASSIST_ASR__MODEL"),
+        ({"asr": {"vendor": "hidden"}}, "CHATASSIST_ASR__ENGINE"),
+        ({"asr": {"engine": "whisper_api", "vendor": "hidden words"}}, "asr.vendor"),
         ({"asr": {"engine": "whisper_local"}}, "CHATASSIST_ASR__MODEL"),
         ({"asr": {"api_key": "sk-hidden"}}, "CHATASSIST_ASR__ENGINE"),
         ({"asr": {"engine": "hidden"}}, "asr.engine"),
@@ -138,6 +141,11 @@ def test_a_vendor_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
 def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
     given: dict[str, Any] = {"asr": {"engine": "none", "api_key": "sk-hidden", "model": "m"}}
     assert Settings(**given).asr.engine == "none"
+
+
+def test_a_vendor_that_hears_needs_only_its_name() -> None:
+    given: dict[str, Any] = {"asr": {"engine": "whisper_api", "vendor": "siliconflow"}}
+    assert Settings(**given).asr.vendor == "siliconflow"
 
 
 def test_secrets_do_not_show() -> None:

@@ -73,8 +73,9 @@ class SpeechService:
         about = {"user_id": user.id, "kind": audio.kind, "bytes": len(data)}
         try:
             sound, transcript = await self._in_time(audio, hints)
-        except (Unavailable, InvalidInput) as error:  # what an engine does not take is for the operator to know, too
-            log.warning("transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
+        except (Unavailable, InvalidInput) as error:  # how many of them there are, an operator wants to know
+            level = logging.WARNING if isinstance(error, Unavailable) else logging.INFO
+            log.log(level, "transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
             raise
         text = transcript.text.strip()
         about |= {"seconds": round(sound.seconds, 2), "clipped": sound.clipped, "chars": len(text)}
