@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import history, scenarios, streams
+from benchmarks import hearing, history, scenarios, streams
 from benchmarks.bench import Bench, Figure
 from benchmarks.processes import Failed, start_vendor
 from benchmarks.world import prepared, started_redis
@@ -34,6 +34,7 @@ class Scenario(StrEnum):
     POOL = "pool"
     STREAMS = "streams"
     HISTORY = "history"
+    HEARING = "hearing"
 
 
 class Database(StrEnum):
@@ -51,6 +52,7 @@ _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.POOL: streams.pool,
     Scenario.STREAMS: streams.many,
     Scenario.HISTORY: history.history,
+    Scenario.HEARING: hearing.hearing,
 }
 
 
@@ -65,7 +67,9 @@ def main(
 ) -> None:
     """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
     wanted = only or [
-        each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY))
+        each
+        for each in Scenario
+        if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY, Scenario.HEARING))
     ]
     databases = database or list(Database)[: 1 if quick else None]
     asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)

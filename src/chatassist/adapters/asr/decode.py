@@ -92,8 +92,9 @@ def _names(av: Any, demuxer: str) -> str:
 
 def _frames(av: Any, container: Any, count: _Count, given_up: _Cut) -> Iterator[Any]:
     stream = container.streams.audio[0]
-    if stream.codec_context.name not in _CODECS.split(","):
-        raise AudioUnsupported(f"its codec is {stream.codec_context.name}")
+    codec = stream.codec_context.name if stream.codec_context else "unknown"
+    if codec not in _CODECS.split(","):
+        raise AudioUnsupported(f"its codec is {codec}")
     for packet in container.demux(stream):
         if given_up():
             return
