@@ -14,7 +14,7 @@ from chatassist.adapters.asr.decode import decode
 from chatassist.adapters.asr.listening import PyAvListener
 from chatassist.adapters.sniff import recognise
 from chatassist.domain.audio import SAMPLE_RATE, Audio, AudioKind, Sound
-from chatassist.domain.errors import AudioCorrupt, AudioTooLong, ChatAssistError
+from chatassist.domain.errors import AudioCorrupt, AudioNoSpeech, AudioTooLong, ChatAssistError
 from tests.fixtures.recordings import HEARD, PLAYLIST, REFUSED, TAG, Made, at, noise, tone, wav
 from tests.fixtures.speech import RATE, encoded, recording, said, silence, sound_of, spoken
 
@@ -207,6 +207,24 @@ async def test_one_recording_is_worked_on_at_a_time_and_who_gives_up_is_let_go(l
     begun = loop.time()
     assert await hear(listener, recording(AudioKind.MP3))
     assert loop.time() - begun < 1, "neither was finished before"
+
+
+async def test_fifty_at_once_take_the_memory_of_one(listener: PyAvListener) -> None:
+    audio = recognise(encoded(noise(59, -92), AudioKind.FLAC))  # 1.9 MB of samples, too quiet to be listened to
+
+    async def refused() -> bool:
+        with pytest.raises(AudioNoSpeech):
+            await listener.listen(audio)
+        return True
+
+    assert await refused()
+    tracemalloc.start()
+    try:
+        assert all(await asyncio.gather(*(refused() for _ in range(50))))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 8_000_000, "and not 96"
 
 
 async def test_a_processor_that_cannot_run_the_model_is_told_at_the_start(

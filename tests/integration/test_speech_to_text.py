@@ -141,9 +141,14 @@ async def test_the_largest_recording_and_a_trickle_of_it_are_taken(person: Perso
     assert len(vendor.requests) == 2
 
 
-async def test_the_local_whisper_hears_an_upload(sqlite_url: URL, serve: Serve, tiny_whisper: Path) -> None:
+async def test_the_local_whisper_is_loaded_at_the_start_and_hears_an_upload(
+    sqlite_url: URL, serve: Serve, tiny_whisper: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asr = {"engine": "whisper_local", "model": str(tiny_whisper)}
     api = await serve(settings_for(sqlite_url, asr=asr))
+    async with asyncio.timeout(20):
+        while "Whisper is loaded" not in caplog.messages:  # noqa: ASYNC110 - in a thread of its own
+            await asyncio.sleep(0.01)
     data = data_of(await (await api.login()).speaks(recording(AudioKind.M4A), "recording.aac", language="en"))
     RUN.keep_private(data["text"])
     assert data["text"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 _LIKELY = 0.3  # Silero's own is 0.5: speech that is refused is worse than noise that is asked about
 _ENOUGH = 4  # pieces of 32 ms: a short word has ten
+_BREATH = 1e-4  # seconds: 0 would give nobody the time to wake up
 _SILENT = 16  # of 32,767: -66 dBFS at the loudest moment is a microphone that is off
 
 
@@ -45,5 +46,5 @@ class SpeechGate:
                 return True
             if given_up():
                 return False
-            time.sleep(0)  # lets others have the interpreter, which the model does not let go of
+            time.sleep(_BREATH)  # the model does not let go of the interpreter, and others wait for it
         return False

@@ -3,6 +3,7 @@
 Recordings of phones held at arm's length have their loudest moment at 1 % of full scale: engines hear them badly.
 """
 
+import time
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,8 @@ _AIM = 0.9  # of full scale, for the loudest moment of what is raised
 _MOST_GAIN = 20.0  # 26 dB; more would raise the noise of a room to speech
 _CLIPPED = 0.001  # of all samples at the very end of the scale: more than any loud word leaves there
 _OFFSET = 33  # of 32,767: less than 0.1 % does no harm
-_BLOCK = 2 * SAMPLE_RATE  # bytes, 1 s: no step of Python's own holds the event loop up for longer than 1 ms
+_BLOCK = SAMPLE_RATE  # bytes, half a second: 0.5 ms of work
+_BREATH = 1e-4  # seconds between blocks: whoever waits for the interpreter gets it now, and not after 5 ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ def level_of(samples: bytes) -> Level:
         if least < -_FULL or most == _FULL:
             ends += block.count(_FULL) + block.count(-_FULL - 1)
         low, high, total = min(low, least), max(high, most), total + sum(block)
+        time.sleep(_BREATH)
     count = len(samples) // 2
     offset = round(total / count)
     return Level(offset=offset, peak=max(high - offset, offset - low), clipped=ends > _CLIPPED * count)

@@ -42,6 +42,7 @@ class PyAvListener(Listener):
             return await asyncio.wrap_future(job)
         finally:
             given_up.set()
+            del job  # it holds the error, the error this frame: a ring that would keep megabytes of samples for a while
 
     def _work(self, audio: Audio, given_up: threading.Event) -> Sound:
         samples = decode(audio, most=self._most, given_up=given_up.is_set)

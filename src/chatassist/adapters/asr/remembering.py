@@ -38,6 +38,7 @@ class RememberingTranscriber(Transcriber):
             if not call.waiting and not call.task.done():
                 self._forget(key, call)
                 call.task.cancel()
+            del call  # it holds the error, the error this frame with the sound in it
 
     def _begin(self, key: bytes, sound: Sound, hints: Hints) -> _Call:
         call = self._calls[key] = _Call(asyncio.create_task(self._transcriber.transcribe(sound, hints)))

@@ -74,6 +74,7 @@ class LocalWhisperTranscriber(Transcriber):
         finally:
             given_up.set()
             self._leave(job)
+            del job  # it holds the error, the error this frame with the sound in it
 
     def _leave(self, job: Future[Transcript] | None) -> None:
         """Give the place back: at once, or when the thread has let go of the recording."""
