@@ -8,10 +8,10 @@ from sqlalchemy import URL
 from chatassist.adapters.asr.chat_transcriber import ChatTranscriber
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.catalogue import CATALOGUE
+from chatassist.adapters.closing import close
 from chatassist.adapters.vendor import TranscriptionRoute
 from chatassist.container import open_services
 from chatassist.container.speech import transcriber_of, vendor_that_hears
-from chatassist.container.wiring import close
 from chatassist.domain.audio import AudioKind
 from chatassist.settings import AsrEngine, AsrSettings, Settings
 from tests.fixtures.logs import RUN

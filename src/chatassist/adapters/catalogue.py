@@ -258,6 +258,7 @@ OPENAI_COMPATIBLE = Vendor(
     name="openai_compatible",
     title="Any other server or gateway",
     base_url=None,
+    auth=Auth.NONE,
     usage_in=("choices", "x_groq"),
     thinking=Thinking(fields=("reasoning_content", "reasoning", "reasoning_details")),
     codes=_agreed(_ROWS),  # a gateway such as one-api passes any vendor's on

@@ -58,6 +58,12 @@ def transcriber_around(engine: Transcriber, settings: Settings) -> Transcriber:
     return RememberingTranscriber(engine if most is None else SplittingTranscriber(engine, most=most))
 
 
+def warm(engine: Transcriber) -> None:
+    """Have a model on this machine loaded while nobody waits for it; returns at once."""
+    if isinstance(engine, LocalWhisperTranscriber):
+        engine.warm()
+
+
 def transcriber_at(access: Access, route: TranscriptionRoute, *, silence: float) -> Transcriber:
     """Return what speaks to a vendor in the way of its route. `silence`: seconds it may say nothing."""
     match route.style:

@@ -41,6 +41,7 @@ class ReplyReader:
 
     def __init__(self, vendor: Vendor, *, model: str, max_body: int) -> None:
         self._refusals = vendor.refusals
+        self._flags = vendor.flags.keys()
         self._usage_in = vendor.usage_in
         self._fields = vendor.thinking.fields
         self._room = max_body
@@ -120,10 +121,10 @@ class ReplyReader:
     def _raise_refusal(self, document: dict[str, object], choice: object) -> None:
         """Raise Refused where an event is or holds one; after the last text only if that has to be withdrawn."""
         refused = self._refusals.within(document)
-        if refused is None and self._refusals.flags:
-            refused = self._refusals.flagged(document)
-            if refused is None and isinstance(choice, dict):
-                refused = self._refusals.flagged(choice)
+        if self._flags:
+            for holder in (document, choice):
+                if isinstance(holder, dict) and not self._flags.isdisjoint(holder):
+                    refused = refused or self._refusals.flagged(holder)
         if refused is not None and (refused.kind in _UNSAFE or not self.over):
             raise refused
 
@@ -174,8 +175,8 @@ class ReplyReader:
             self._usage = _usage(counts) or self._usage
         for name in self._usage_in:
             holder = choice if name == "choices" else document.get(name)
-            if isinstance(holder, dict):
-                self._usage = _usage(holder.get("usage")) or self._usage
+            if isinstance(holder, dict) and (counts := holder.get("usage")):
+                self._usage = _usage(counts) or self._usage
 
 
 def _in_words(thought: object) -> str:

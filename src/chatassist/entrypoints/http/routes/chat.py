@@ -46,6 +46,7 @@ _SEND = (
     errors.IdempotencyMismatch,
     errors.SessionNotFound,
     errors.MessageNotFound,
+    errors.LlmBusy,
     errors.TooManySends,
     errors.ShuttingDown,
 )
@@ -72,6 +73,7 @@ _REGENERATE = (
     errors.ReplyRunning,
     errors.ModelUnknown,
     errors.ContentBlocked,
+    errors.LlmBusy,
     errors.TooManySends,
     errors.ShuttingDown,
 )
