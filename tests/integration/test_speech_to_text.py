@@ -1,7 +1,6 @@
 """`POST /v1/ai/speech-to-text` over a real socket: what comes of a recording, good or bad, and of its engine."""
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sqlalchemy import URL
 
 from chatassist.domain.audio import AudioKind
 from tests.fixtures.logs import RUN
-from tests.fixtures.recordings import REFUSED, Made, wav
+from tests.fixtures.recordings import REFUSED, Made, padded, wav
 from tests.fixtures.service import Api, Person, Serve, data_of, reason_of, settings_for
 from tests.fixtures.speech import RATE, encoded, recording, spoken
 from tests.fixtures.vendor import LoopbackVendor
@@ -102,9 +101,7 @@ async def test_empty_hints_are_as_good_as_none(person: Person, vendor: LoopbackV
 
 
 async def test_the_largest_recording_and_a_trickle_of_it_are_taken(person: Person, vendor: LoopbackVendor) -> None:
-    sound = wav(spoken())
-    left = CAP - len(sound) - 8
-    whole = sound + b"junk" + struct.pack("<I", left) + b"\r\n--".ljust(left, b"-")
+    whole = padded(wav(spoken()), CAP)
     assert len(whole) == CAP
     data_of(await person.speaks(whole))
 
