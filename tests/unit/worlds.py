@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.none import NoListener, NoTranscriber
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
@@ -342,7 +342,9 @@ class World:
             models=self.models,
             deletions=self.deletions,
             accounts=self.accounts,
-            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),
+            speech=SpeechService(
+                NoTranscriber(), NoListener(), recognise, limiter=self.limiter, count=self.usage.count
+            ),
             usage=self.usage,
             exports=self.exports,
         )

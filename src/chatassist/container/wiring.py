@@ -25,7 +25,7 @@ from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.container.speech import transcriber_of
+from chatassist.container.speech import listener_of, transcriber_around, transcriber_of
 from chatassist.container.vendors import offers_of, vendors_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
@@ -182,9 +182,11 @@ class Container(containers.DeclarativeContainer):
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(transcriber_of, settings)
+    listener = providers.Singleton(listener_of, settings)
     speech = providers.Singleton(
         SpeechService,
-        transcriber,
+        providers.Singleton(transcriber_around, transcriber, settings),
+        listener,
         providers.Object(recognise),
         limiter=limiter,
         count=usage.provided.count,
