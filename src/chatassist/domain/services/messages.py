@@ -124,14 +124,14 @@ class MessageService:
         async with self._alone(user, key):
             known = await self._known(user, key, fits)
             if known and known.reply.status is not Status.FAILED:
-                return Sent(turn=known, replayed=True)
+                return await self._replayed(known)
             self._engine.check_open()
             try:
                 turn = await self._again(user, known) if known else await fresh()
             except _REFUSALS as error:  # perhaps accepted elsewhere meanwhile, and what attaches is not refused
                 winner = await self._known(user, key, fits)
                 if winner and (known is None or winner.reply.attempt > known.reply.attempt):
-                    return Sent(turn=winner, replayed=True)
+                    return await self._replayed(winner)
                 if isinstance(error, Taken):
                     raise StoreUnavailable("a key is taken, but its turn cannot be read") from error
                 raise
@@ -165,6 +165,10 @@ class MessageService:
             turn = await self._follower.stored(turn.reply.id, user.id)
         log.info("wish repeated", extra={"reply_id": turn.reply.id, "status": turn.reply.status})
         return turn
+
+    async def _replayed(self, turn: Turn) -> Sent:
+        """Attach to a turn: what is said of it is to hold even where its own sender was not told yet."""
+        return Sent(turn=await self._follower.secured(turn), replayed=True)
 
     async def _again(self, user: User, failed: Turn) -> Turn:
         await self._gate.admit(user, Draft(text=failed.message.content, model=failed.reply.requested_model))

@@ -50,7 +50,8 @@ class ReplyService:
 
     async def stop(self, user: User, reply_id: str) -> Shown:
         """Stop a reply, keeping its text; return it once its end is stored, however it ended."""
-        return await self._shown(await self._stopper.stop(await self._find(user, reply_id)))
+        turn = await self._find(user, reply_id)
+        return await self._shown(await (self._stopper.stop(turn) if _runs(turn) else self._follower.secured(turn)))
 
     async def rate(self, user: User, reply_id: str, feedback: Feedback | None) -> Shown:
         """Keep what the user thinks of a reply; None takes it back. Raises ContentInvalid."""
@@ -87,7 +88,7 @@ class ReplyService:
         return await self._follower.stored(reply_id, user.id)
 
     async def _settled(self, turn: Turn, seconds: float) -> Turn:
-        return await self._follower.settle(turn, seconds) if _runs(turn) else turn
+        return await (self._follower.settle(turn, seconds) if _runs(turn) else self._follower.secured(turn))
 
     async def _shown(self, turn: Turn) -> Shown:
         session_id, position = turn.message.session_id, turn.message.position
