@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatassist.domain.errors import LoginEnded, NotLastTurn, ReplyRunning, SessionNotFound, StoreUnavailable
+from chatassist.domain.errors import (
+    LoginEnded,
+    MessageNotFound,
+    NotLastTurn,
+    ReplyRunning,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from chatassist.domain.model import Prompt, Session
 from chatassist.domain.ports.people import Taken
-from chatassist.domain.ports.persistence import Store, Transaction
+from chatassist.domain.ports.persistence import Store, Transaction, Version
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 from chatassist.domain.usage import Meter, Used
@@ -176,13 +183,17 @@ class SendClaim(Claim):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartClaim(Claim):
-    """The next attempt of a reply that failed. Raises Taken when somebody else began it, SessionNotFound."""
+    """The next attempt of a reply that failed, whatever became of later versions, as long as none of them runs.
+
+    Raises Taken when somebody else began it, ReplyRunning, SessionNotFound.
+    """
 
     failed: Turn
 
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         message, reply = self.failed.message, self.failed.reply
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        _no_other_runs(await tx.turns.versions(message.session_id, message.position), reply.id)
         if not await tx.replies.restart(reply.id, reply.attempt, instance_id):
             raise Taken("the attempt was begun")
         window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
@@ -193,7 +204,7 @@ class RestartClaim(Claim):
 class RegenerateClaim(Claim):
     """A new version of the reply to the session's last message.
 
-    Raises NotLastTurn, ReplyRunning, SessionNotFound, and Taken when the key is in use.
+    Raises NotLastTurn, ReplyRunning, SessionNotFound, MessageNotFound, and Taken when the key is in use.
     """
 
     turn: Turn
@@ -203,11 +214,12 @@ class RegenerateClaim(Claim):
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
         message = self.turn.message
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        versions = await tx.turns.versions(message.session_id, message.position)
+        if not versions:
+            raise MessageNotFound
         if await tx.turns.last_position(message.session_id) != message.position:
             raise NotLastTurn
-        versions = await tx.turns.versions(message.session_id, message.position)
-        if any(version.status is Status.RUNNING for version in versions):
-            raise ReplyRunning
+        _no_other_runs(versions, self.reply_id)
         reply = Reply(
             id=self.reply_id,
             version=versions[-1].number + 1,
@@ -220,3 +232,9 @@ class RegenerateClaim(Claim):
         await tx.turns.add_version(turn)
         window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
         return turn, window.exchanges
+
+
+def _no_other_runs(versions: Sequence[Version], reply_id: str) -> None:
+    """Keep replies to one message apart: the user reads one at a time. Raises ReplyRunning."""
+    if any(version.status is Status.RUNNING and version.reply_id != reply_id for version in versions):
+        raise ReplyRunning

@@ -74,7 +74,8 @@ class MessageService:
         that raises has changed nothing, but for StoreUnavailable: where the database went away at its COMMIT, only the
         same key tells what became of it.
         Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, MessageNotFound (the
-        key's turn was deleted), TooManySends, ContentBlocked, ShuttingDown, StoreUnavailable.
+        key's turn was deleted), ReplyRunning (it failed, and another version of it is made), TooManySends,
+        ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = self._gate.checked(draft)
 
