@@ -21,6 +21,8 @@ LOOK_AGAIN = 0.5
 """Seconds between looks at the row of a reply that runs, but whose feed is not held here; later up to four times so."""
 SILENCE = 10.0
 """Seconds of silence after which a follower is told that nothing came."""
+ASKING = 0.8
+"""Seconds that whoever produces a reply elsewhere gets to say how far it has come: a refusal is due within one."""
 FRESH = timedelta(seconds=60)
 """How long after a turn was accepted or ended a row that says so may not be on the database's disk yet. Whoever stores
 it gives up after 25 s (a lease's and a unit's patience); the rest is for clocks that differ, and a slow disk."""
@@ -47,6 +49,14 @@ class Follower:
         for wait in self._waits:
             if not wait.expired():  # closed before, and on its way out
                 wait.reschedule(0)
+
+    async def may_have_told(self, turn: Turn, after: int) -> bool:
+        """Tell whether a reply that runs elsewhere has come to this number, or nobody knows how far it has come."""
+        reply = turn.reply
+        if after <= max(reply.seq, reply.first_seq) or self._lease.vouches_for(reply.instance_id):
+            return True
+        last = await self._waited(turn, self._feed.last(reply.id, ASKING))
+        return last is None or last < reply.first_seq or after <= last  # an earlier attempt's producer may not know
 
     async def follow(self, turn: Turn, after: int) -> AsyncGenerator[Sequence[Numbered], None]:
         """Yield what came after number `after`, then what comes as it comes, until an Ended; () at every SILENCE.

@@ -37,10 +37,11 @@ class ReplyService:
     async def follow(self, user: User, reply_id: str, after: int) -> tuple[Turn, Events]:
         """Return the turn of a reply, and its events after the number `after` as `Follower.follow` yields them.
 
-        What an earlier attempt told is not told again. Raises BadSeq.
+        What an earlier attempt told is not told again. Raises BadSeq, and ShuttingDown where it runs elsewhere.
         """
         turn = await self._find(user, reply_id)
-        if not 0 <= after <= (self._engine.last_number(turn.reply) if _runs(turn) else turn.reply.seq):
+        last = self._engine.last_number(turn.reply) if _runs(turn) else turn.reply.seq
+        if not 0 <= after <= last or (_runs(turn) and not await self._follower.may_have_told(turn, after)):
             raise BadSeq
         return turn, self._follower.follow(turn, max(after, turn.reply.first_seq))
 
