@@ -34,6 +34,7 @@ class Scenario(StrEnum):
     POOL = "pool"
     STREAMS = "streams"
     HISTORY = "history"
+    WRAPPERS = "wrappers"
 
 
 class Database(StrEnum):
@@ -45,12 +46,15 @@ class Database(StrEnum):
 
 CONNECTIONS = (1, 32, 256)
 CONNECTIONS_QUICK = (32,)
+_LONG = (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY, Scenario.WRAPPERS)
+"""What a quick run leaves out, unless it is asked for."""
 _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.OPEN: streams.open_replies,
     Scenario.FIRST: streams.first,
     Scenario.POOL: streams.pool,
     Scenario.STREAMS: streams.many,
     Scenario.HISTORY: history.history,
+    Scenario.WRAPPERS: scenarios.wrappers,
 }
 
 
@@ -64,9 +68,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every round there")] = None,
 ) -> None:
     """Compare the service with the floor. Absolute figures depend on the machine; look at the ratios."""
-    wanted = only or [
-        each for each in Scenario if not (quick and each in (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY))
-    ]
+    wanted = only or [each for each in Scenario if not (quick and each in _LONG)]
     databases = database or list(Database)[: 1 if quick else None]
     asked = connections or list(CONNECTIONS_QUICK if quick else CONNECTIONS)
     if not set(asked) <= set(CONNECTIONS):

@@ -9,17 +9,20 @@ from sqlalchemy import URL
 
 from benchmarks.floor import BLOCKING, STREAM
 from benchmarks.load import Plan, Report
-from benchmarks.processes import Failed, Load, Process, start_floor, start_service
+from benchmarks.processes import Failed, Load, Process, start_bare, start_floor, start_service
 from benchmarks.script import Pace
 from benchmarks.world import rewind
 
 SUBJECTS = ("service", "floor")
 WITH_REDIS = "redis"
 """The service once more, with its feeds in a Redis too."""
+BARE = "bare"
+"""The service with its vendor's adapter alone: no failover, no breaker, no cap."""
 
 _START: Mapping[str, Callable[[Path, URL, Process, Mapping[str, str]], Process]] = {
     "service": start_service,
     WITH_REDIS: start_service,
+    BARE: start_bare,
     "floor": start_floor,
 }
 

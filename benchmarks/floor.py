@@ -143,7 +143,7 @@ class Floor:
         window = await self._store.claim(ask)
         messages = [{"role": "user", "content": ask.text}]
         left = HISTORY
-        for _, _, said, replied in window:
+        for *_, said, replied in window:
             if (left := left - len(said) - len(replied)) < 0:
                 break
             messages += ({"role": "assistant", "content": replied}, {"role": "user", "content": said})

@@ -31,13 +31,13 @@ TOUCH_AT_ONCE = (  # what MariaDB does in one round trip
     " WHERE s.id = ? AND s.user_id = ? AND s.deletion_id IS NULL AND u.id = s.user_id"
 )
 WINDOW = (  # no derived table: with texts in it, MariaDB would write one to disk for every claim
-    "SELECT (SELECT turns FROM sessions WHERE id = ?), r.position, q.content, r.content FROM messages r"
+    "SELECT s.turns, s.model, q.content, r.content FROM sessions s JOIN messages r ON r.session_id = s.id"
     " JOIN messages q ON q.session_id = r.session_id AND q.position = r.position AND q.version = 0"
-    " WHERE r.version > 0 AND r.session_id = ? AND r.status IN ('complete', 'stopped')"
+    " WHERE s.id = ? AND r.version > 0 AND r.session_id = ? AND r.status IN ('complete', 'stopped')"
     " AND length(r.content) > 0 AND coalesce(r.finish_reason, '') <> 'blocked'"
     " ORDER BY r.position DESC, r.version DESC LIMIT 50"
 )
-FIRST = "SELECT turns FROM sessions WHERE id = ?"  # where the window is empty
+FIRST = "SELECT turns, model FROM sessions WHERE id = ?"  # where the window is empty
 ADD_TURN = (
     "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at, attempt, instance_id,"
     " status) VALUES (?, ?, ?, ?, 0, ?, ?, NULL, NULL, NULL), (?, ?, ?, ?, 1, '', ?, 0, ?, 'running')"
@@ -45,7 +45,7 @@ ADD_TURN = (
 COUNT = "UPDATE usage_days SET messages = messages + 1 WHERE subject = ? AND day = ?"
 FINISH = (
     "UPDATE messages SET status = 'complete', finish_reason = ?, content = ?, model = ?, input_tokens = ?,"
-    " output_tokens = ?, ended_at = ?, seq = ? WHERE id = ? AND attempt = 0 AND status = 'running'"
+    " output_tokens = ?, usage_estimated = 0, ended_at = ?, seq = ? WHERE id = ? AND attempt = 0 AND status = 'running'"
 )
 SHOW = (  # the reply is good, so its session is listed unless it was deleted
     "UPDATE sessions SET running = running - 1, spoken = 1, preview = ?, revision = revision + 1,"
@@ -57,7 +57,8 @@ SPEND = (
 )
 FINISH_AT_ONCE = (
     "UPDATE messages m, sessions s, users u, usage_days d SET m.status = 'complete', m.finish_reason = ?,"
-    " m.content = ?, m.model = ?, m.input_tokens = ?, m.output_tokens = ?, m.ended_at = ?, m.seq = ?,"
+    " m.content = ?, m.model = ?, m.input_tokens = ?, m.output_tokens = ?, m.usage_estimated = 0, m.ended_at = ?,"
+    " m.seq = ?,"
     " s.running = s.running - 1, s.spoken = 1, s.preview = ?, s.revision = s.revision + 1,"
     " s.listed_at = CASE WHEN s.deletion_id IS NULL THEN s.updated_at END, u.revision = u.revision + 1,"
     " d.input_tokens = d.input_tokens + ?, d.output_tokens = d.output_tokens + ?"

@@ -140,6 +140,15 @@ def start_floor(folder: Path, url: URL, vendor: Process, variables: Mapping[str,
 
 def start_service(folder: Path, url: URL, vendor: Process, variables: Mapping[str, str]) -> Process:
     """Start the service as an operator would in production, its log in a file; only its limits are off."""
+    return _start_service("chatassist", folder, url, vendor, variables)
+
+
+def start_bare(folder: Path, url: URL, vendor: Process, variables: Mapping[str, str]) -> Process:
+    """Start the service with nothing around its chat model."""
+    return _start_service("benchmarks.bare", folder, url, vendor, variables)
+
+
+def _start_service(module: str, folder: Path, url: URL, vendor: Process, variables: Mapping[str, str]) -> Process:
     port = free_port()
     settings = {
         "ENV": "production",
@@ -156,7 +165,7 @@ def start_service(folder: Path, url: URL, vendor: Process, variables: Mapping[st
         **variables,
     }
     named = {f"CHATASSIST_{name}": value for name, value in settings.items()}
-    return Process(["chatassist", "serve"], folder, port=port, variables=named).ready("/readyz")
+    return Process([module, "serve"], folder, port=port, variables=named).ready("/readyz")
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

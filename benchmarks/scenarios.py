@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from benchmarks.bench import SUBJECTS, Bench, Figure, Rounds, rounds_of
+from benchmarks.bench import BARE, SUBJECTS, Bench, Figure, Rounds, rounds_of
 from benchmarks.floor import BLOCKING, STREAM
 from benchmarks.processes import Process
 from benchmarks.script import Pace
@@ -61,3 +61,23 @@ def deltas(bench: Bench, servers: Servers, connections: int) -> Iterator[Figure]
                 ]
                 seen[subject].append(1000 * (costs[1] - costs[0]) / (many.pieces - few.pieces))
         yield bench.figure(f"deltas{', relayed' if door == STREAM else ''}", connections, "CPU per delta", "µs", seen)
+
+
+def wrappers(bench: Bench) -> Iterator[Figure]:
+    """Measure what failover, breaker and cap cost a turn: the service beside one whose chat model is bare.
+
+    The difference is less than what CPU figures vary by, so there are many short rounds, and who begins alternates.
+    """
+    subjects, size = ("service", BARE), 32
+    rounds = 2 if bench.quick else 12
+    paces = {"CPU per turn": Pace(20), "of 200 deltas": Pace(200)}
+    seen = rounds_of(subjects, tuple(paces))
+    with bench.start("service") as service, bench.start(BARE) as bare:
+        servers = dict(zip(subjects, (service, bare), strict=True))
+        for number in range(rounds):
+            bench.tell(f"wrappers, {bench.database}: round {number + 1} of {rounds}")
+            for name, pace in paces.items():
+                for subject in subjects if number % 2 else reversed(subjects):
+                    seen[name][subject].append(bench.cost(servers[subject], pace, connections=size, turns=16)[0])
+    for name in paces:
+        yield bench.figure("wrappers", size, name, "ms", seen[name])

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -63,6 +64,6 @@ async def turn_of(store: AnyStore, turn: Turn) -> Turn | None:
     return await store.read(lambda tx: tx.turns.find(turn.reply.id, turn.message.user_id))
 
 
-async def a_kept_session(store: AnyStore) -> Session:
-    await keep(store, user := a_user(), session := a_session(user))
+async def a_kept_session(store: AnyStore, **given: Any) -> Session:
+    await keep(store, user := a_user(), session := a_session(user, **given))
     return session

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from chatassist.adapters.closing import close
+from chatassist.adapters.llm.attempts import FailoverRules, Route
+from chatassist.adapters.llm.breaker import BreakingChatModel
+from chatassist.adapters.llm.capped import CappedChatModel
+from chatassist.adapters.llm.failover import FailoverChatModel
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, Step, plays
 from chatassist.domain.errors import LlmUnavailable
@@ -15,6 +20,7 @@ from chatassist.domain.ports.llm import ChatModel, Chunk
 from chatassist.domain.turns import FinishReason
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import Call, resets, says
+from tests.integration.calling import calling
 from tests.integration.heard import asking, hear
 
 
@@ -70,10 +76,24 @@ class Actor:
         assert self.playing == 0
 
 
-def scripted() -> Stage:
+Wrap = Callable[[ChatModel], ChatModel]
+
+
+def bare(model: ChatModel) -> ChatModel:
+    return model
+
+
+def wrapped(model: ChatModel) -> ChatModel:
+    """In all that may stand around a vendor; fewer at once than some tests have readers."""
+    capped = CappedChatModel(model, at_once=8, waiting=100)
+    route = Route(name="only", model=BreakingChatModel(capped, name="only"), models={}, default="m")
+    return FailoverChatModel([route], rules=FailoverRules())
+
+
+def scripted(wrap: Wrap) -> Stage:
     actor = Actor()
     return Stage(
-        model=ScriptedChatModel(actor),
+        model=wrap(ScriptedChatModel(actor)),
         says=actor.plays,
         breaks=lambda text: actor.plays(text, LlmUnavailable()),
         refuses=lambda: actor.plays(Chunk(finish_reason=FinishReason.BLOCKED)),
@@ -83,7 +103,7 @@ def scripted() -> Stage:
     )
 
 
-def openai_compatible(vendor: LoopbackVendor, model: ChatModel) -> Stage:
+def openai_compatible(vendor: LoopbackVendor, wrap: Wrap) -> Stage:
     async def repeat(call: Call) -> None:
         await says(*call.request.messages[-1]["content"].partition(" "))(call)
 
@@ -91,7 +111,7 @@ def openai_compatible(vendor: LoopbackVendor, model: ChatModel) -> Stage:
         vendor.script = repeat
 
     return Stage(
-        model=model,
+        model=wrap(OpenAiCompatibleChatModel(calling(vendor.base_url, "k"), model="m", idle_timeout=5)),
         says=lambda *steps: vendor.answers(says(*steps)),
         breaks=lambda text: vendor.answers(resets(text)),
         refuses=lambda: vendor.answers(says("不", finish="content_filter")),
@@ -101,11 +121,17 @@ def openai_compatible(vendor: LoopbackVendor, model: ChatModel) -> Stage:
     )
 
 
+@pytest.fixture(params=[bare, wrapped])
+def wrap(request: pytest.FixtureRequest) -> Wrap:
+    made: Wrap = request.param
+    return made
+
+
 @pytest.fixture(params=["scripted", "openai_compatible"])
-async def stage(request: pytest.FixtureRequest, vendor: LoopbackVendor) -> AsyncIterator[Stage]:
-    model = OpenAiCompatibleChatModel(base_url=vendor.base_url, api_key="k", model="m", idle_timeout=5)
-    yield scripted() if request.param == "scripted" else openai_compatible(vendor, model)
-    await model.aclose()
+async def stage(request: pytest.FixtureRequest, vendor: LoopbackVendor, wrap: Wrap) -> AsyncIterator[Stage]:
+    stage = scripted(wrap) if request.param == "scripted" else openai_compatible(vendor, wrap)
+    yield stage
+    await close(stage.model)
     await vendor.until(lambda: vendor.open_connections == 0)
 
 

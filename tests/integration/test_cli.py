@@ -68,4 +68,4 @@ def test_migrate_and_a_start_that_is_refused_before_it(
 
 def test_help_names_every_command(run: Run) -> None:
     shown = run("--help").output
-    assert all(command in shown for command in ("serve", "migrate", "chat", "doctor", "settings", "users"))
+    assert all(command in shown for command in ("serve", "migrate", "chat", "doctor", "settings", "vendors", "users"))

@@ -93,7 +93,7 @@ async def test_a_reply_that_failed_is_restarted_with_its_key(
 async def test_what_no_retry_mends_is_told_and_the_button_sends_the_same_message(
     api: Api, vendor: LoopbackVendor, mini_program: Started
 ) -> None:
-    vendor.answers(fails(401), "mended")
+    vendor.answers(fails(404), "mended")
     phone = await mini_program(api.base_url)
     await phone.send("hello")
     shown = await phone.until_over()

@@ -259,7 +259,7 @@ async def test_where_chunks_do_not_work_it_polls(
 async def test_while_polling_a_failure_is_told_and_resumed_with_the_key(
     api: Api, vendor: LoopbackVendor, mini_program: Started
 ) -> None:
-    vendor.answers(fails(401), "mended")
+    vendor.answers(fails(404), "mended")
     phone = await mini_program(api.base_url, chunked=False)
     await phone.send("hello")
     assert (await phone.until_over())["error"]["reason"] == "llm_misconfigured"

@@ -12,7 +12,7 @@ from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
-from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
+from chatassist.adapters.llm.failover import FailoverChatModel
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.persistence.engine import open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
@@ -32,9 +32,9 @@ WECHAT = {"appid": "wx1", "secret": "s3cr3t-of-the-app"}
     ("given", "identity", "model"),
     [
         ({}, LocalIdentity, ScriptedChatModel),
-        ({"llm": VENDOR, "wechat": WECHAT}, WeChatIdentity, OpenAiCompatibleChatModel),
+        ({"llm": VENDOR, "wechat": WECHAT}, WeChatIdentity, FailoverChatModel),
         ({"redis": {"url": "redis://127.0.0.1:9/0"}}, LocalIdentity, ScriptedChatModel),
-        ({"llm": {**VENDOR, "title_model": "t"}}, LocalIdentity, OpenAiCompatibleChatModel),
+        ({"llm": {**VENDOR, "title_model": "t"}}, LocalIdentity, FailoverChatModel),
     ],
 )
 async def test_every_provider_can_be_built(

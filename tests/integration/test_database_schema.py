@@ -1,17 +1,19 @@
 """Which database is meant, and how it comes to this version's schema."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.config import Config
 from sqlalchemy import URL, inspect, text
 
 from chatassist.adapters.persistence.drift import drift
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.migrate import SchemaBehind, configuration, migrate
 from chatassist.domain.errors import StoreUnavailable
+from chatassist.domain.turns import Usage
 from tests.builders import new_id
 from tests.fixtures.databases import MYSQL_DRIVERS, drop_database, new_database
 from tests.integration.storing import opened
@@ -155,6 +157,47 @@ async def test_turns_of_the_first_version_survive_the_way_up_and_down(missing_da
         assert turn.reply.seq == turn.reply.last_seq
         await go("0001")
         assert await kept() == before
+    await engine.dispose()
+
+
+COUNTED = (
+    "INSERT INTO sessions (id, user_id, turns, created_at, updated_at) VALUES ('s', 'u', 1, :now, :now)",
+    "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at)"
+    " VALUES ('q', 's', 'u', 1, 0, '问题', :now)",
+    "INSERT INTO messages (id, session_id, user_id, position, version, content, created_at, attempt, instance_id,"
+    " requested_model, status, finish_reason, model, input_tokens, output_tokens, ended_at, seq)"
+    " VALUES ('r', 's', 'u', 1, 1, '回答', :now, 0, 'i', 'm', 'complete', 'stop', 'm', 3, 4, :now, 9)",
+)
+
+
+async def test_sessions_without_a_choice_and_tokens_that_vendors_counted_survive_the_way_up_and_down(
+    missing_database: URL,
+) -> None:
+    await migrate(missing_database)
+    engine = open_engine(missing_database)
+
+    async def go(step: Callable[[Config, str], None], where: str) -> None:
+        async with engine.connect() as db:
+            await db.run_sync(lambda connection: step(configuration(connection), where))
+
+    await go(command.downgrade, "0003")
+    async with engine.connect() as db:
+        for statement in COUNTED:
+            await db.execute(text(statement), {"now": "2026-11-22 12:00:00.000000"})
+        await db.commit()
+    for _ in range(2):
+        await go(command.upgrade, "0004")
+        assert await drift(engine) is None
+        async with opened(missing_database) as store:
+            await store.check()
+            session = await store.read(lambda tx: tx.sessions.get("s", "u"))
+            turn = await store.read(lambda tx: tx.turns.find("r", "u"))
+        assert (session.model, session.turns) == (None, 1)
+        assert turn is not None
+        assert turn.reply.usage == Usage(input_tokens=3, output_tokens=4)
+        await go(command.downgrade, "0003")
+        with pytest.raises(SchemaBehind, match="run `chatassist migrate`"):
+            await check(missing_database)
     await engine.dispose()
 
 

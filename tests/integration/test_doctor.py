@@ -57,13 +57,13 @@ def doctor(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """Run `chatassist doctor` with these variables, on a good SQLite file and with a good secret unless given."""
     monkeypatch.chdir(tmp_path)
 
-    async def run(variables: Mapping[str, str | None] | None = None, patience: str = "10") -> Told:
+    async def run(variables: Mapping[str, str | None] | None = None, *more: str, patience: str = "10") -> Told:
         given = {"DATABASE__URL": shown(sqlite_url), "TOKEN__SECRET": SECRET, **(variables or {})}
         for name, value in given.items():
             if value is not None:
                 monkeypatch.setenv(f"CHATASSIST_{name}", value)
         begun = time.monotonic()
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--patience", patience])
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--patience", patience, *more])
         told = Told(result.exit_code, _lines(result.stdout), result.output, time.monotonic() - begun)
         for secret in (
             SECRET,
@@ -378,7 +378,7 @@ TELLTALE = "a-word-of-the-vendor"
         ),
         (fails(404, {"error": {"code": "model_not_found", "message": TELLTALE}}), "FAULT", "no such model or address"),
         (fails(402, {"error": {"message": TELLTALE}}), "FAULT", "unpaid"),
-        (fails(429, {"error": {"message": TELLTALE}}), "warn", "overloaded. Try again later"),
+        (fails(429, {"error": {"message": TELLTALE}}), "warn", "limits us. Try again later"),
         (fails(500, f"<html>{TELLTALE}</html>"), "FAULT", "the vendor failed"),
         (sends(f"<html>{TELLTALE}</html>".encode(), content_type="text/html"), "FAULT", "CHATASSIST_LLM__BASE_URL"),
         (says(finish="length"), "warn", "cut off before its first word"),

@@ -17,7 +17,8 @@ WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def llm(vendor: LoopbackVendor, **more: Any) -> dict[str, Any]:
-    return {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1", **more}
+    """Settings for a loopback vendor that is asked once a reply: whatever it does is what the turn comes to."""
+    return {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1", "max_calls": 1, **more}
 
 
 def wechat_settings(wechat: LoopbackWeChat) -> dict[str, Any]:

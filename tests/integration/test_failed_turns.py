@@ -20,8 +20,6 @@ SECRET_OF_VENDOR = "vendor-internal-4711"
     [
         (fails(429, {"error": {"message": SECRET_OF_VENDOR}}, {"Retry-After": "7"}), (500, "llm_overloaded"), "5"),
         (fails(500, {"error": SECRET_OF_VENDOR}), (500, "llm_unavailable"), "10"),
-        (fails(402, {"error": {"message": SECRET_OF_VENDOR}}), (500, "llm_unavailable"), "10"),
-        (fails(401, {"error": {"message": f"Incorrect API key {SECRET_OF_VENDOR}"}}), (500, "llm_misconfigured"), None),
         (fails(404, {"error": {"code": "model_not_found"}}), (500, "llm_misconfigured"), None),
         (fails(400, {"error": {"code": "context_length_exceeded"}}), (400, "context_too_long"), None),
         (sends(f"<html>{SECRET_OF_VENDOR}</html>".encode(), content_type="text/html"), (500, "llm_unavailable"), "10"),
@@ -65,6 +63,31 @@ async def test_each_way_a_vendor_fails(
     assert (saved["messageId"], saved["reply"]["content"]) == (answer.json()["turn"]["messageId"], "at last")
     assert saved["replayed"] is False
     assert len(vendor.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (fails(402, {"error": {"message": SECRET_OF_VENDOR}}), "llm_unavailable"),
+        (fails(401, {"error": {"message": f"Incorrect API key {SECRET_OF_VENDOR}"}}), "llm_misconfigured"),
+    ],
+    ids=["unpaid", "key"],
+)
+async def test_a_vendor_that_serves_nobody_is_left_alone_for_a_while(
+    sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, behaviour: Behaviour, reason: str
+) -> None:
+    """Whoever comes meanwhile is told so at once, at no cost; the operator has to act, and needs no restart for it."""
+    vendor.script = behaviour
+    api = await serve(settings_for(sqlite_url, llm=llm(vendor)))
+    person = await api.login()
+    answer = await person.send("hello", clientMessageId="key-1")
+    assert reason_of(answer) == (500, reason)
+    assert "vendor" not in answer.text
+    for key in ("key-1", "key-2"):
+        again = await person.send("hello", clientMessageId=key)
+        assert reason_of(again) == (500, "llm_unavailable")
+        assert again.headers["Retry-After"]
+    assert len(vendor.requests) == 1
 
 
 async def test_an_endless_reply_is_cut_and_the_vendor_is_left(

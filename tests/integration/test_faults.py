@@ -116,7 +116,11 @@ async def fleet(
 WITH_REDIS = pytest.mark.parametrize("fleet", [True], indirect=True, ids=["with redis"])
 WITHOUT_REDIS = pytest.mark.parametrize("fleet", [False], indirect=True, ids=["without redis"])
 LONG = httpx2.Timeout(60.0)
-IMPATIENT = {"CHATASSIST_LLM__IDLE_TIMEOUT": "2", "CHATASSIST_LLM__DEADLINE": "20"}
+IMPATIENT = {
+    "CHATASSIST_LLM__IDLE_TIMEOUT": "2",
+    "CHATASSIST_LLM__DEADLINE": "20",
+    "CHATASSIST_LLM__MAX_CALLS": "1",  # so that calls can be counted by attempts
+}
 
 
 class Phone:

@@ -55,7 +55,7 @@ async def test_a_fresh_machine_needs_nothing(process: MakeProcess) -> None:
     service = process({})
     async with client_of(await service.start()) as api:
         person = await api.login("dev:first-visit")
-        assert "CHATASSIST_LLM__BASE_URL" in (await person.says("你好"))["reply"]["content"]
+        assert "CHATASSIST_LLM__VENDOR" in (await person.says("你好"))["reply"]["content"]
     assert await service.end() in (0, -signal.SIGTERM)
     assert "/v1/auth/wechat-login" in service.output
     assert "/v1/chat/message" in service.output
@@ -163,6 +163,13 @@ async def test_the_users_own_url_with_an_account(
         ({"CHATASSIST_DATABASE__URL": "mysql://u:hidden@127.0.0.1:1/x"}, "database"),
         ({"CHATASSIST_HTTP__PORT": "hidden"}, "CHATASSIST_HTTP__PORT"),
         ({"CHATASSIST_HTTP__HOST": "192.0.2.1"}, "CHATASSIST_WECHAT__APPID"),
+        ({"CHATASSIST_LLM__VENDOR": "sk-hidden", "CHATASSIST_LLM__MODEL": "hidden"}, "CHATASSIST_LLM__VENDOR will not"),
+        ({"CHATASSIST_LLM__MODEL": "hidden", "CHATASSIST_LLM__VENDOR": "kimi"}, "CHATASSIST_LLM__API_KEY is missing"),
+        (
+            {"CHATASSIST_LLM__VENDORS_FILE": "hidden.toml"},
+            "CHATASSIST_LLM__VENDORS_FILE will not do: it cannot be read",
+        ),
+        ({"CHATASSIST_LLM__OVERRIDES": '{"hid": "hidden"}'}, "CHATASSIST_LLM__OVERRIDES: .*`hid` is no key"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

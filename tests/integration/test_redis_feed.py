@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -66,8 +67,10 @@ async def read_until_silent(feed: RedisReplyFeed, reply: str) -> list[Numbered]:
 
 async def test_every_event_arrives_as_it_was(redis_pair: Pair) -> None:
     usage = Usage(input_tokens=1, output_tokens=2)
+    guess = replace(usage, estimated=True)
     ends = [
         Ended(an_end("你好👍", thinking="hm", seq=6, reason="why", model="m", usage=usage)),
+        Ended(an_end("你好👍", seq=6, usage=guess)),
         Ended(an_end(None, status=Status.FAILED, finish_reason=FinishReason.ERROR)),
     ]
     for end in ends:

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from chatassist.adapters.persistence import redis_documents
 from chatassist.adapters.persistence.redis import RedisStore
 from chatassist.adapters.persistence.redis_documents import reply_key, session_key, turn_key
 from chatassist.adapters.redis import RedisLink
@@ -16,7 +18,7 @@ from chatassist.domain.errors import CommitUnknown, MessageNotFound, SessionNotF
 from chatassist.domain.model import Session
 from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Transaction, Version
-from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, Feedback, Rating, Saved, Status, Turn
+from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, Feedback, Rating, Saved, Status, Turn, Usage
 from tests.builders import NOW, a_session, a_turn, a_user, an_end
 from tests.fixtures.redis import HASTY, RedisServer
 from tests.fixtures.reply_feeds import eventually
@@ -121,6 +123,27 @@ async def test_a_deleted_turn_keeps_its_keys_from_being_used_again(store: RedisS
         with pytest.raises(Taken):
             await keep(each, a_turn(session, 2, key="k"))
     await store.check()
+
+
+async def test_a_document_from_before_there_were_choices_still_opens(
+    store: RedisStore, other: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instances of both versions run side by side while one follows the other."""
+
+    def of_before(value: Any) -> Any:
+        known = asdict(value)
+        known.pop("model") if isinstance(value, Session) else known["reply"]["usage"].pop("estimated")
+        return known
+
+    session, turn = an_unsaved_turn()
+    turn = replace(turn, reply=replace(turn.reply, usage=Usage(input_tokens=1, output_tokens=2)))
+    with monkeypatch.context() as patched:
+        patched.setattr(redis_documents, "asdict", of_before)
+        await keep(store, session, turn)
+    assert await other.read(lambda tx: tx.sessions.get(session.id, session.user_id)) == session
+    assert await found(other, turn) == turn
+    await other.write(lambda tx: tx.sessions.touch(session.id, session.user_id, NOW, model="chosen"))
+    assert (await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))).model == "chosen"
 
 
 async def test_a_turn_needs_its_session(store: RedisStore) -> None:

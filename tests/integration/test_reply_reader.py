@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chatassist.adapters.catalogue import CATALOGUE, OPENAI_COMPATIBLE
 from chatassist.adapters.llm.reply_reader import ReplyReader
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.model import is_clean
@@ -17,8 +18,8 @@ from tests.fixtures.vendor_behaviours import DONE, cut, event, piece, stream_of,
 STOP = event(piece(finish="stop"))
 
 
-def read(*parts: bytes, max_body: int = 1_000_000) -> list[Chunk]:
-    reply = ReplyReader(model="asked", max_body=max_body)
+def read(*parts: bytes, max_body: int = 1_000_000, kind: str = "openai_compatible") -> list[Chunk]:
+    reply = ReplyReader(CATALOGUE[kind], model="asked", max_body=max_body)
     chunks = [chunk for part in parts for chunk in reply.feed(part)]
     return [*chunks, *reply.end(), reply.last()]
 
@@ -73,6 +74,11 @@ def test_text_cut_anywhere_by_vendor_and_network_arrives_clean_and_whole(
         stream_of("a", "b", finish=None),
         stream_of("", "a", "", "b"),
         stream_of("\n", " ", "a", "b"),
+        stream_of("\n", "\n a", "b"),
+        event(piece("", obfuscation="xyz")) + stream_of("a", "b"),
+        a_choice(delta={"role": "assistant", "content": "a"})
+        + a_choice(delta={"role": "assistant", "content": "b"})
+        + STOP,
         b'data: {\ndata: "choices": [{"delta": {"content": "ab"}}]}\n\n' + STOP,
         event({"choices": []}) + event({"choices": None}) + event({}) + b"data:\n\n" + stream_of("a", "b"),
         a_choice(delta=None) + a_choice(delta={"role": "assistant", "content": None}) + stream_of("a", "b"),
@@ -85,6 +91,7 @@ def test_text_cut_anywhere_by_vendor_and_network_arrives_clean_and_whole(
         stream_of("a", "b").removesuffix(DONE) + event(piece("more")) + event({"error": "x"}) + b"data: {cut",
         event(piece("ab", error=None)) + STOP,
         event(piece("ab")) + a_choice(message={"content": "ab"}, finish_reason="stop"),
+        event(piece("ab", "stop")) + a_choice(message={"content": "ab"}, finish_reason="stop"),
         b'\n\n {"choices": [{"message":\n{"content": "ab"}, "finish_reason": "stop"}]}\n',
         b'{"choices": [{"message": {"content": "ab"}, "finish_reason": null}]}',
         b'data: {"choices": [{"message": {"content": "ab"}, "finish_reason": "stop"}]}\n\n',
@@ -187,7 +194,7 @@ def test_an_endless_answer_ends() -> None:
 
 @pytest.mark.parametrize("part", [b"x" * 500, b"data: x\n" * 50, b"{" + b" " * 499])
 def test_an_endless_event_ends_long_before_the_body_does(part: bytes) -> None:
-    reply = ReplyReader(model="asked", max_body=100_000_000)
+    reply = ReplyReader(OPENAI_COMPATIBLE, model="asked", max_body=100_000_000)
 
     def flood() -> int:
         return sum(len(list(reply.feed(part))) for _ in range(3_000))
@@ -197,7 +204,7 @@ def test_an_endless_event_ends_long_before_the_body_does(part: bytes) -> None:
 
 
 def test_an_endless_event_after_the_finish_reason_leaves_the_reply_as_it_is() -> None:
-    reply = ReplyReader(model="asked", max_body=100_000_000)
+    reply = ReplyReader(OPENAI_COMPATIBLE, model="asked", max_body=100_000_000)
     list(reply.feed(event(piece("all", finish="stop"))))
     with pytest.raises(LlmUnavailable):
         list(reply.feed(b"data: " + b"x" * 2_000_000))
@@ -213,7 +220,77 @@ def test_what_the_model_thinks_comes_apart_from_what_it_says(field: str) -> None
     body = a_choice(delta={field: "hm "}) + a_choice(delta=both) + a_choice(delta={field: "\ude00\x07"})
     chunks = read(*cut(body + stream_of("a", "b"), *range(1, len(body))))
 
-    assert "".join(chunk.thinking for chunk in chunks) == "hm 😀"
+    assert thinking_of(chunks) == "hm 😀"
     assert "".join(chunk.text for chunk in chunks) == "ab"
     with pytest.raises(LlmUnavailable):
         read(body + DONE)
+
+
+def thinking_of(chunks: list[Chunk]) -> str:
+    return "".join(chunk.thinking for chunk in chunks)
+
+
+THOUGHTS = [
+    ("minimax", [{"type": "reasoning.text", "text": "h"}, {"text": "m"}]),
+    ("openrouter", [{"type": "reasoning.summary", "summary": "hm"}, {"type": "reasoning.encrypted", "data": "x"}]),
+    ("openai_compatible", [None, "odd", {"text": ["odd"]}, {"text": "hm"}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "details"), THOUGHTS)
+def test_thoughts_in_parts_are_joined(kind: str, details: object) -> None:
+    chunks = read(a_choice(delta={"reasoning_details": details}) + stream_of("ab"), kind=kind)
+
+    assert (thinking_of(chunks), "".join(chunk.text for chunk in chunks)) == ("hm", "ab")
+
+
+@pytest.mark.parametrize("odd", [7, True, {"text": "x"}, [], ["x"], [[]]])
+def test_thoughts_of_no_known_shape_are_none(odd: object) -> None:
+    assert thinking_of(read(a_choice(delta={"reasoning_details": odd, "content": "ab"}) + STOP)) == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        stream_of("<think>hm</think>ab"),
+        stream_of("\n<Think>", "h", "m", "</THINK>\n\n", "a", "b"),
+        b'{"choices": [{"message": {"content": "<think>hm</think>ab"}, "finish_reason": "stop"}]}',
+        b'{"choices": [{"message": {"content": "ab", "reasoning_content": "hm"}, "finish_reason": "stop"}]}',
+        a_choice(delta={"reasoning_content": "h"}) + stream_of("<think>m</think>", "ab"),
+    ],
+)
+def test_inline_thinking_is_cut_out_wherever_the_network_cuts(body: bytes) -> None:
+    for chunks in (read(body), read(*cut(body, *range(1, len(body))))):
+        assert (thinking_of(chunks), "".join(chunk.text for chunk in chunks)) == ("hm", "ab")
+        assert chunks[-1].finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [a_choice(delta={"reasoning_content": "hm"}), event(piece("<think>hm")), event(piece("<think>h</t", "length"))],
+)
+def test_an_answer_that_thinking_has_eaten_has_no_text_and_is_cut_by_length(thought: bytes) -> None:
+    again = a_choice(message={"content": "", "reasoning_content": "hm"}, finish_reason="length")
+
+    chunks = read(thought + event(piece(finish="length")) + again + DONE)
+
+    assert chunks[-1].finish_reason is FinishReason.LENGTH
+    assert "".join(chunk.text for chunk in chunks) == ""
+    assert thinking_of(chunks) in ("hm", "h</t"), "and once"
+
+
+def test_an_answer_that_thinks_to_its_end_and_is_said_once_more_whole_thinks_once() -> None:
+    """MiniMax ends with the whole message."""
+    again = a_choice(message={"content": "", "reasoning_content": "hm"}, finish_reason="length")
+
+    assert thinking_of(read(a_choice(delta={"reasoning_content": "hm"}) + again)) == "hm"
+
+
+def test_a_null_finish_reason_is_no_end_where_all_was_thought() -> None:
+    with pytest.raises(LlmUnavailable):
+        read(event(piece("<think>hm")) + DONE)
+
+
+def test_what_looks_like_thinking_and_ends_is_text() -> None:
+    assert text_of(event(piece("<th", "stop"))) == "<th"
+    assert text_of(event(piece("<th")) + DONE) == "<th"

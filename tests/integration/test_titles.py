@@ -288,7 +288,7 @@ async def test_titles_take_no_connection_from_replies(sqlite_url: URL, serve: Se
     async with asyncio.timeout(5):
         for _ in range(3):
             await streamed(person, QUESTION)
-    assert len(both.asked) == 3
+        await both.loopback.until(lambda: len(both.asked) == 3)
 
 
 async def test_a_service_that_ends_waits_for_no_title(sqlite_url: URL, both: Vendor) -> None:

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import URL
 
 from tests.fixtures.service import Api, Person, Serve, data_of, reason_of, settings_for
-from tests.fixtures.streams import regenerate
+from tests.fixtures.streams import regenerate, stop, streamed, streaming
 from tests.fixtures.vendor import LoopbackVendor
-from tests.fixtures.vendor_behaviours import fails
+from tests.fixtures.vendor_behaviours import fails, hangs, resets, says
 from tests.integration.test_document import llm
 from tests.integration.test_speech_to_text import FLAC, whisper
 
@@ -92,6 +92,64 @@ async def test_unsaved_turns_count_too(person: Person, vendor: LoopbackVendor) -
     told = await used(person)
     assert told["messagesUsed"] == 2
     assert told["outputTokens"] == first["usage"]["outputTokens"] + second["usage"]["outputTokens"]
+
+
+async def test_what_a_silent_vendor_took_is_estimated_marked_wherever_it_shows_and_counted_like_any_other(
+    person: Person, vendor: LoopbackVendor
+) -> None:
+    """The system prompt and all earlier turns are read again each time, so an estimate grows with the history."""
+    vendor.answers(says("一个回答", counted=False), says("two", counted=False), "counted", hangs("so far"))
+    first = await person.says("你好")
+    assert first["usage"] == {"inputTokens": 6, "outputTokens": 8, "estimated": True}
+    session = first["sessionId"]
+    done = (await streamed(person, "and?", sessionId=session)).events[-1].data
+    assert done["usage"] == {"inputTokens": 6 + 8 + 5, "outputTokens": 5, "estimated": True}
+    counted = await person.says("counted", sessionId=session)
+    assert counted["usage"] == {"inputTokens": 7, "outputTokens": 5}, "no mark where there is nothing to mark"
+    async with streaming(person, "stop", sessionId=session) as stream:
+        started = await stream.start()
+        await stream.until_text("so far")
+        stopped = await stop(person, started["messageId"])
+        assert (await stream.done())["usage"] == stopped["usage"]
+    assert (stopped["status"], stopped["usage"]["estimated"], stopped["usage"]["outputTokens"]) == ("stopped", True, 6)
+    wanted = [first["usage"], done["usage"], counted["usage"], stopped["usage"]]
+    items = data_of(await person.get(f"/v1/chat/history?sessionId={session}"))["items"]
+    assert [item["usage"] for item in items if item["role"] == "assistant"] == wanted
+    assert (await person.look(first["messageId"]))["usage"] == first["usage"]
+    exported = (await person.get("/v1/user/export")).json()["sessions"][0]["messages"]
+    assert [item["usage"] for item in exported if item["role"] == "assistant"] == wanted
+    assert (await person.get("/v1/user/export?format=markdown")).text.count("token（估算）") == 3
+    told = await used(person)
+    for name in ("inputTokens", "outputTokens"):
+        assert told[name] == sum(usage[name] for usage in wanted)
+
+
+async def test_what_failed_before_it_said_anything_took_nothing_and_what_failed_later_did(
+    person: Person, vendor: LoopbackVendor
+) -> None:
+    vendor.answers(fails(500), resets("half"))
+    silent, cut = [(await person.send("hi")).json()["turn"]["messageId"] for _ in range(2)]
+    assert "usage" not in await person.look(silent)
+    assert (await person.look(cut))["usage"] == {"inputTokens": 5, "outputTokens": 5, "estimated": True}
+    told = await used(person)
+    assert (told["messagesUsed"], told["inputTokens"], told["outputTokens"]) == (2, 5, 5)
+
+
+async def test_an_estimate_of_an_unsaved_turn_counts_on_the_day(person: Person, vendor: LoopbackVendor) -> None:
+    await person.http.put("/v1/user/settings", json={"saveHistory": False}, headers=person.bearer)
+    vendor.answers(says("half", counted=False))
+    usage = (await person.says("hidden"))["usage"]
+    assert usage["estimated"] is True
+    told = await used(person)
+    assert (told["inputTokens"], told["outputTokens"]) == (usage["inputTokens"], usage["outputTokens"])
+
+
+async def test_the_keyless_model_is_a_vendor_that_says_nothing_of_tokens(quick_api: Api) -> None:
+    person = await quick_api.login("dev:keyless-usage")
+    usage = (await person.says("hello"))["usage"]
+    assert usage["estimated"] is True
+    told = await used(person)
+    assert (told["inputTokens"], told["outputTokens"]) == (usage["inputTokens"], usage["outputTokens"])
 
 
 async def test_many_sends_at_once_all_count(person: Person, vendor: LoopbackVendor) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatassist.adapters.vendor_errors import Kind, refusal, refusal_within, retry_after
+from chatassist.adapters.catalogue import CATALOGUE, OPENAI_COMPATIBLE
+from chatassist.adapters.vendor_errors import Kind, retry_after
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -18,6 +19,7 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+COMMON = OPENAI_COMPATIBLE.refusals
 TOO_LONG = "This model's maximum context length is 4096 tokens"
 
 
@@ -38,36 +40,38 @@ TOO_LONG = "This model's maximum context length is 4096 tokens"
     ],
 )
 def test_the_sentence_is_found_wherever_a_vendor_or_gateway_puts_it(body: object) -> None:
-    assert refusal(400, json.dumps(body).encode(), {}).kind is Kind.TOO_LONG
+    assert COMMON.of(400, json.dumps(body).encode(), {}).kind is Kind.TOO_LONG
 
 
 def test_a_rate_limit_that_speaks_of_tokens_is_no_long_prompt() -> None:
     body = b'{"error": {"message": "token limit per minute reached"}}'
-    assert refusal(429, body, {}).kind is Kind.OVERLOAD
+    assert COMMON.of(429, body, {}).kind is Kind.RATE
 
 
-def test_one_number_means_different_things_by_status() -> None:
+def test_one_number_means_what_its_vendor_means_by_it() -> None:
     body = b'{"error": {"code": "1002", "message": "x"}}'
-    assert refusal(401, body, {}).kind is Kind.CONFIGURATION
-    assert refusal(200, body, {}).kind is Kind.OVERLOAD
+    assert CATALOGUE["zhipu"].refusals.of(400, body, {}).kind is Kind.AUTH
+    assert CATALOGUE["minimax"].refusals.of(400, body, {}).kind is Kind.RATE
+    assert COMMON.of(400, body, {}).kind is Kind.PARAMETER, "who may be either is asked for the status"
+    assert COMMON.of(401, body, {}).kind is Kind.AUTH
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(300, 599), st.binary() | JSON.map(lambda made: json.dumps(made).encode()))
 def test_any_body_is_sorted(status: int, body: bytes) -> None:
-    assert str(refusal(status, body, {})).startswith(f"HTTP {status}: ")
+    assert str(COMMON.of(status, body, {})).startswith(f"HTTP {status}: ")
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["error", "code", "message", "base_resp", "choices", "object"]), JSON))
 def test_any_document_is_sorted_or_none(document: dict[str, object]) -> None:
-    refused = refusal_within(document)
+    refused = COMMON.within(document)
     assert refused is not None or not document.get("error")
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"9" * 10_000, b'{"error":' * 900 + b"1" + b"}" * 900])
 def test_a_body_made_to_break_parsers_is_sorted(body: bytes) -> None:
-    assert refusal(500, body, {}).kind is Kind.FAULT
+    assert COMMON.of(500, body, {}).kind is Kind.FAULT
 
 
 @pytest.mark.parametrize(

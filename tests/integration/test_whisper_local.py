@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
+from chatassist.adapters.sniff import recognise
 from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import AsrBusy, AsrUnavailable, AudioTooLarge, AudioUnsupported
 from chatassist.domain.ports.asr import Hints

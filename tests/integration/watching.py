@@ -15,7 +15,7 @@ START = ["POST /auth/wechat-login", "POST /chat/message/stream"]
 
 
 async def served(url: URL, serve: Serve, vendor: LoopbackVendor, **more: dict[str, Any]) -> Api:
-    llm = {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1"}
+    llm = {"base_url": vendor.base_url, "api_key": "sk-loopback-key", "model": "loopback-1", "max_calls": 1}
     api: Api = await serve(settings_for(url, llm=llm, **more))
     return api
 

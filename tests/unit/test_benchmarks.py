@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmarks import bare
 from benchmarks.__main__ import _line
 from benchmarks.bench import Figure
 from benchmarks.client import Connection
@@ -14,7 +15,12 @@ from benchmarks.load import Plan, WrongAnswer, check_blocking, check_stream, run
 from benchmarks.processes import Failed
 from benchmarks.script import INPUT_TOKENS, OUTPUT_TOKENS, TEXT, Pace, spoken
 from benchmarks.vendor import Counts, VendorProtocol, whole
+from chatassist.adapters.catalogue import OPENAI_COMPATIBLE
+from chatassist.adapters.llm.failover import FailoverChatModel
+from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.reply_reader import ReplyReader
+from chatassist.container.wiring import Container
+from chatassist.settings import Settings
 
 USAGE = {"inputTokens": INPUT_TOKENS, "outputTokens": OUTPUT_TOKENS}
 
@@ -45,12 +51,19 @@ def test_a_prompt_without_a_pace_is_an_error() -> None:
 def test_the_vendor_speaks_as_vendors_do() -> None:
     _, _, chunked = whole(20).partition(b"\r\n\r\n")
     body = b"".join(chunked.split(b"\r\n")[1::2])
-    reader = ReplyReader(model="", max_body=100_000)
+    reader = ReplyReader(OPENAI_COMPATIBLE, model="", max_body=100_000)
     texts = [chunk.text for chunk in reader.feed(body)]
     assert (len(texts), "".join(texts), reader.done) == (20, TEXT, True)
     usage = reader.last().usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (INPUT_TOKENS, OUTPUT_TOKENS)
+
+
+def test_the_service_that_wrappers_are_measured_against_has_none_of_them() -> None:
+    settings = Settings.model_validate({"llm": {"base_url": "http://127.0.0.1:1/v1", "model": "m"}})
+    with Container.model.override(bare.MODEL):
+        assert type(Container(settings=settings).model()) is OpenAiCompatibleChatModel
+    assert type(Container(settings=settings).model()) is FailoverChatModel
 
 
 async def test_one_connection_serves_one_exchange_after_another() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from chatassist.domain.errors import (
 from chatassist.domain.model import Prompt, User
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Ended, Replace
+from chatassist.domain.prompt import estimate_tokens
 from chatassist.domain.replies.lease import VALID_SECONDS
 from chatassist.domain.replies.production import MODEL_CHARS
 from chatassist.domain.turns import End, FinishReason, Reply, Status, Turn, Usage
@@ -184,6 +186,86 @@ async def test_a_failed_reply_still_tells_its_model_and_usage(world: World, anna
     reply = (await world.ask(anna)).reply
 
     assert (reply.model, reply.usage) == ("m-1", usage)
+
+
+READ = estimate_tokens("a question")
+SOME = estimate_tokens("some")
+ESTIMATES: dict[str, tuple[list[Step], int | None]] = {
+    "stop": (["so", "me"], SOME),
+    "with thinking": ([Chunk(thinking="think"), "some"], SOME + estimate_tokens("think")),
+    "cut where it is full": (["0123456", "789abc"], estimate_tokens("0123456789")),
+    "blocked: what is withdrawn was made all the same": (["some", last(reason=FinishReason.BLOCKED)], SOME),
+    "blocked at once": ([last(reason=FinishReason.BLOCKED)], 0),
+    "failed after some text": (["some", LlmUnavailable()], SOME),
+    "failed while it thought": ([Chunk(thinking="some"), LlmUnavailable()], SOME),
+    "a defect after some text": (["some", RuntimeError("a defect")], SOME),
+    "nothing but blanks": ([" ", "\n"], estimate_tokens(" \n")),
+    "failed before the first piece": ([LlmUnavailable()], None),
+    "nothing": ([], None),
+}
+
+
+@pytest.mark.parametrize(("steps", "written"), ESTIMATES.values(), ids=ESTIMATES)
+async def test_what_a_silent_vendor_took_is_estimated_stored_and_counted(
+    steps: list[Step], written: int | None
+) -> None:
+    async with World(script=plays(*steps), max_chars=10) as world:
+        anna = await world.somebody()
+        turn = await world.ask(anna)
+
+        expected = None if written is None else Usage(input_tokens=READ, output_tokens=written, estimated=True)
+        assert turn.reply.usage == expected
+        assert await world.kept(turn) == turn
+        used = (await world.usage.today(anna)).used
+        read = 0 if written is None else READ
+        assert (used.messages, used.input_tokens, used.output_tokens) == (1, read, written or 0)
+
+
+async def test_what_a_stopped_reply_and_one_that_took_too_long_took_is_estimated(world: World) -> None:
+    turn = await a_reply_under_way(world, asyncio.Event())
+    stopped = (await world.replies.stop(await world.somebody("anna"), turn.reply.id)).turn.reply
+
+    async with World(deadline=0.01, script=plays("half", asyncio.Event())) as hasty:
+        late = (await hasty.ask(await hasty.somebody())).reply
+
+    half = Usage(input_tokens=READ, output_tokens=estimate_tokens("half"), estimated=True)
+    assert (stopped.status, stopped.usage) == ("stopped", half)
+    assert (late.reason, late.usage) == ("llm_timeout", half)
+
+
+async def test_a_reply_that_is_stopped_before_it_said_anything_took_nothing_that_we_know_of(world: World) -> None:
+    anna = await world.somebody()
+    world.vendor.script = plays(asyncio.Event())
+    turn = (await world.send(anna)).turn
+    await until(lambda: world.vendor.speaking)
+
+    assert (await world.replies.stop(anna, turn.reply.id)).turn.reply.usage is None
+
+
+async def test_the_whole_prompt_is_estimated_and_what_a_vendor_counted_is_left_as_it_is(
+    world: World, anna: User
+) -> None:
+    counted = Usage(input_tokens=1, output_tokens=1)
+    session = (await world.ask(anna, "one")).message.session_id
+    second = (await world.ask(anna, "two", session_id=session)).reply.usage
+    world.vendor.script = plays("said", Chunk(finish_reason=FinishReason.STOP, usage=counted))
+
+    assert second
+    assert second.input_tokens == sum(map(estimate_tokens, ("one", "an answer", "two")))
+    assert (await world.ask(anna, "three", session_id=session)).reply.usage == counted
+    world.vendor.script = plays("said", Chunk(finish_reason=FinishReason.BLOCKED, usage=counted))
+    assert (await world.ask(anna, "four", session_id=session)).reply.usage == counted
+
+
+async def test_what_an_unsaved_turn_took_is_estimated_and_counts_on_the_day_alone(world: World, anna: User) -> None:
+    hiding = replace(anna, preferences=replace(anna.preferences, save_history=False))
+
+    turn = await world.ask(hiding)
+
+    assert not turn.saved
+    assert turn.reply.usage == Usage(input_tokens=READ, output_tokens=estimate_tokens("an answer"), estimated=True)
+    used = (await world.usage.today(anna)).used
+    assert (used.input_tokens, used.output_tokens) == (READ, estimate_tokens("an answer"))
 
 
 @pytest.mark.parametrize("steps", [["text"], [LlmUnavailable()], [last(reason=FinishReason.BLOCKED)]], ids=str)

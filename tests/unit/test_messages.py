@@ -582,7 +582,7 @@ async def test_a_send_over_the_limit_attaches_to_what_another_instance_accepted_
             world.stores,
             world.engine,
             world.follower,
-            gate=Gate(FullSinceThen(), world.moderator, MessageRules()),
+            gate=Gate(FullSinceThen(), world.moderator, world.vendor, MessageRules()),
             claims=Claims(world.stores, Runtime(world.clock, world.ids), rules=PromptRules(), metering=METERING),
         )
         assert (await service.send(anna, Draft(text="a question", key="same"))).replayed

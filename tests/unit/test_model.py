@@ -134,6 +134,28 @@ def test_a_draft_repeats_a_turn_that_named_a_model_only_with_that_model(model: s
     assert draft.repeats(a_turn(SESSION, requested_model="large", model="large-2026-11")) is repeats
 
 
+# --- Sessions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_keeps_the_model_that_was_named_last() -> None:
+    chosen = SESSION.began(NOW, turns=1, said="hi", model="large")
+
+    assert (SESSION.model, chosen.model) == (None, "large")
+    assert chosen.began(NOW, turns=1, said="hi").model == "large"
+    assert chosen.began(NOW, turns=1, said="hi", model="small").model == "small"
+
+
+@pytest.mark.parametrize(
+    ("own", "of_the_origin", "kept"), [(None, "large", "large"), ("small", "large", "small"), ("small", None, "small")]
+)
+def test_a_session_that_continues_another_goes_on_with_its_model(
+    own: str | None, of_the_origin: str | None, kept: str
+) -> None:
+    origin = replace(SESSION, model=of_the_origin)
+
+    assert replace(OTHER_SESSION, model=own).continuing(origin).model == kept
+
+
 # --- People ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatassist.domain.model import Role, Utterance
-from chatassist.domain.prompt import PromptRules, build_prompt, estimate_tokens
-from chatassist.domain.turns import Exchange, Turn
+from chatassist.domain.prompt import PromptRules, build_prompt, estimate_tokens, estimate_usage
+from chatassist.domain.turns import Exchange, Turn, Usage
 from tests.builders import a_session, a_turn, a_user
 
 SESSION = a_session(a_user())
@@ -49,8 +49,12 @@ def test_without_a_system_prompt_and_earlier_turns_it_is_the_question_alone() ->
 def test_the_users_choice_of_a_model_goes_with_it() -> None:
     message = a_turn(SESSION).message
 
-    assert build_prompt(PromptRules(), [], message, "large").model == "large"
-    assert build_prompt(PromptRules(), [], message, None).model is None
+    assert build_prompt(PromptRules(models={"large"}), [], message, "large").model == "large"
+    assert build_prompt(PromptRules(models={"large"}), [], message, None).model is None
+
+
+def test_a_choice_that_is_offered_no_more_gives_way_to_the_default() -> None:
+    assert build_prompt(PromptRules(models={"small"}), [], a_turn(SESSION).message, "large").model is None
 
 
 def test_the_system_prompt_and_the_question_are_whole_even_without_any_budget() -> None:
@@ -88,6 +92,17 @@ def test_tokens_are_estimated_one_a_chinese_character_and_one_for_four_others() 
     assert estimate_tokens("abcd") == 4 + 1
     assert estimate_tokens("abcde") == 4 + 2
     assert estimate_tokens("你a😀") == 4 + 2 + 1
+
+
+def test_what_a_reply_took_is_estimated_from_its_whole_prompt_and_all_that_was_made() -> None:
+    asked = build_prompt(PromptRules(system="be kind"), [], a_turn(SESSION, text="你好").message, None)
+    read = estimate_tokens("be kind") + estimate_tokens("你好")
+
+    usage = estimate_usage(asked, "一个回答", "a thought")
+    assert usage == Usage(
+        input_tokens=read, output_tokens=estimate_tokens("一个回答") + estimate_tokens("a thought"), estimated=True
+    )
+    assert estimate_usage(asked, "", "") == Usage(input_tokens=read, output_tokens=0, estimated=True)
 
 
 words = st.text(alphabet="ab 你好😀", max_size=30)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from chatassist.settings import PREFIX, SQLITE_DEFAULT, Settings
 from chatassist.settings.names import unknown_variables, variables
+from chatassist.settings.vendors import key_variables
 
 STRONG = "k3Yq9ZrT5vXw1LmNpB7dFhJcA2sGuE8o"
 
@@ -88,8 +89,11 @@ def test_production_with_everything_given_starts() -> None:
         ({"llm": {"vendor": "openai_compatible"}}, "CHATASSIST_LLM__BASE_URL"),
         ({"llm": {"title_model": "hidden"}}, "CHATASSIST_LLM__BASE_URL"),
         ({"llm": {"title_model": "hidden words"}}, "llm.title_model"),
+        ({"asr": {"engine": "whisper_api"}}, "CHATASSIST_ASR__VENDOR"),
         ({"asr": {"engine": "whisper_api", "model": "m"}}, "CHATASSIST_ASR__BASE_URL"),
         ({"asr": {"engine": "whisper_api", "base_url": "https://hidden.example.com"}}, "CHATASSIST_ASR__MODEL"),
+        ({"asr": {"vendor": "hidden"}}, "CHATASSIST_ASR__ENGINE"),
+        ({"asr": {"engine": "whisper_api", "vendor": "hidden words"}}, "asr.vendor"),
         ({"asr": {"engine": "whisper_local"}}, "CHATASSIST_ASR__MODEL"),
         ({"asr": {"api_key": "sk-hidden"}}, "CHATASSIST_ASR__ENGINE"),
         ({"asr": {"engine": "hidden"}}, "asr.engine"),
@@ -98,7 +102,28 @@ def test_production_with_everything_given_starts() -> None:
         ({"http": {"port": "hidden"}}, "http.port"),
         ({"http": {"trusted_proxies": "hidden"}}, "http.trusted_proxies"),
         ({"llm": {"deadline": "nan"}}, "llm.deadline"),
-        ({"llm": {"vendor": "hidden"}}, "llm.vendor"),
+        ({"llm": {"vendor": "hidden words", "model": "m"}}, "llm.vendor"),
+        ({"llm": {"vendor": "deepseek"}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"base_url": "https://hidden.example.com/v1"}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"overrides": "{}", "thinking": True}}, "CHATASSIST_LLM__MODEL"),
+        ({"llm": {"vendors_file": "hidden.toml", "vendor": "scripted"}}, "CHATASSIST_LLM__VENDOR exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "base_url": "http://hidden"}}, "CHATASSIST_LLM__BASE_URL exclude"),
+        ({"llm": {"vendors_file": "hidden.toml", "api_key": "hidden"}}, "CHATASSIST_LLM__API_KEY exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "model": "hidden"}}, "CHATASSIST_LLM__MODEL exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "thinking": False}}, "CHATASSIST_LLM__THINKING exclude each other"),
+        ({"llm": {"vendors_file": "hidden.toml", "overrides": "{}"}}, "CHATASSIST_LLM__OVERRIDES exclude each other"),
+        ({"llm": {"overrides": "{hidden"}}, "must be a JSON object"),
+        ({"llm": {"overrides": '["hidden"]'}}, "llm.overrides"),
+        ({"llm": {"overrides": '{"at_onze": 1, "extra": {"hidden": 1}}'}}, "`at_onze` is no key that is known"),
+        ({"llm": {"overrides": '{"at_once": "hidden"}'}}, "`at_once` should be a valid integer"),
+        (
+            {"llm": {"overrides": '{"query": {"api-version": 20240101}}'}},
+            "`query.api-version` should be a valid string",
+        ),
+        ({"llm": {"overrides": '{"auth": "hidden"}'}}, "`auth` should be 'bearer'"),
+        ({"llm": {"overrides": '{"extra": {"hidden": NaN}}'}}, "`extra` must hold what JSON can hold"),
+        ({"llm": {"thinking": "hidden"}}, "llm.thinking"),
+        ({"llm": {"max_waiting": -1}}, "llm.max_waiting"),
         ({"limits": {"sends_per_minute": -1}}, "limits.sends_per_minute"),
         ({"env": "hidden"}, "env"),
         ({"redis": {"url": "http://hidden:6379"}}, "redis.url"),
@@ -135,9 +160,31 @@ def test_a_vendor_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
     assert Settings(**given).llm.is_scripted
 
 
+def test_a_vendors_file_makes_a_vendor_of_its_own() -> None:
+    given: dict[str, Any] = {"llm": {"vendors_file": "vendors.toml", "title_model": "t"}}
+    assert not Settings(**given).llm.is_scripted
+    assert not Settings(**production(**given)).llm.is_scripted
+
+
+def test_overrides_come_as_json_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}LLM__VENDOR", "deepseek")
+    monkeypatch.setenv(f"{PREFIX}LLM__MODEL", "m")
+    monkeypatch.setenv(f"{PREFIX}LLM__OVERRIDES", '{"at_once": 20, "query": {"api-version": "1"}}')
+    overrides = Settings().llm.overrides
+    assert overrides is not None
+    assert (overrides.at_once, overrides.query, overrides.auth) == (20, {"api-version": "1"}, None)
+    monkeypatch.setenv(f"{PREFIX}LLM__OVERRIDES", "")
+    assert Settings().llm.overrides is None, "empty is not set"
+
+
 def test_an_engine_can_be_switched_off_with_the_rest_left_as_it_is() -> None:
     given: dict[str, Any] = {"asr": {"engine": "none", "api_key": "sk-hidden", "model": "m"}}
     assert Settings(**given).asr.engine == "none"
+
+
+def test_a_vendor_that_hears_needs_only_its_name() -> None:
+    given: dict[str, Any] = {"asr": {"engine": "whisper_api", "vendor": "siliconflow"}}
+    assert Settings(**given).asr.vendor == "siliconflow"
 
 
 def test_secrets_do_not_show() -> None:
@@ -149,6 +196,16 @@ def test_misspelt_variables_are_found(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHATASSIST_LLM__MODLE=x\n")
     environment = {"CHATASSIST_HTTP__PROT": "1", "CHATASSIST_HTTP__PORT": "1", "CHATASSIST_TEST_MYSQL_URL": "x"}
     assert unknown_variables(environment, tmp_path / ".env") == ["CHATASSIST_HTTP__PROT", "CHATASSIST_LLM__MODLE"]
+
+
+def test_a_variable_that_a_vendors_file_names_is_not_misspelt(tmp_path: Path) -> None:
+    file = tmp_path / "vendors.toml"
+    file.write_text('[[vendor]]\nkind = "kimi"\napi_key_env = "CHATASSIST_KEY_OF_KIMI"\nmodels = [{ id = "m" }]\n')
+    environment = {"CHATASSIST_KEY_OF_KIMI": "k", "CHATASSIST_KEY_OF_QWEN": "q"}
+    for read, unknown in ((str(file), ["CHATASSIST_KEY_OF_QWEN"]), (None, sorted(environment))):
+        assert unknown_variables(environment, tmp_path / ".env", keys=key_variables(read)) == unknown
+    file.write_text("no TOML")
+    assert key_variables(str(file)) == set()
 
 
 def test_the_example_file_names_every_variable_and_no_other() -> None:

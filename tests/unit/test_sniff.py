@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from chatassist.adapters.asr.sniff import FILES, recognise
+from chatassist.adapters.sniff import FILES, recognise
 from chatassist.domain.audio import AudioKind
 from chatassist.domain.errors import AudioUnsupported
 

@@ -7,8 +7,8 @@ import pytest
 
 from chatassist.adapters.asr.none import NoTranscriber
 from chatassist.adapters.asr.scripted import ScriptedTranscriber, Step
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.limits.memory import MemoryLimiter
+from chatassist.adapters.sniff import recognise
 from chatassist.domain.audio import AudioKind, Transcript
 from chatassist.domain.errors import (
     AsrBusy,

@@ -4,14 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
@@ -19,10 +18,11 @@ from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
 from chatassist.adapters.replies.memory import MemoryReplyFeed
-from chatassist.domain.errors import CommitUnknown, StoreUnavailable
+from chatassist.adapters.sniff import recognise
+from chatassist.domain.errors import CommitUnknown, LlmBusy, StoreUnavailable
 from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule
-from chatassist.domain.ports.llm import Chunk
+from chatassist.domain.ports.llm import Chunk, Offer
 from chatassist.domain.ports.moderation import Moderator
 from chatassist.domain.ports.persistence import Store, Transaction
 from chatassist.domain.ports.replies import Ended, Event
@@ -43,6 +43,7 @@ from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService, Sent
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -185,6 +186,12 @@ class Vendor(ScriptedChatModel):
         self.closed = 0
         self._calls: list[AsyncGenerator[Chunk, None]] = []  # held, so that only closing them ends them
         self.while_speaking: Callable[[], None] = lambda: None
+        self.busy: Collection[str | None] = ()
+        """Models that have no room."""
+
+    def check_room(self, model: str | None) -> None:
+        if model in self.busy:
+            raise LlmBusy
 
     @property
     def speaking(self) -> int:
@@ -302,8 +309,9 @@ class World:
             rules=ReplyRules(deadline=deadline, max_chars=max_chars, refusal=REFUSAL),
         )
         self.follower = Follower(self.stores, self.feed, self.lease, self.ends, look_again=0.001)
-        self.gate = Gate(self.limiter, self.moderator, MessageRules(content_chars=100, models=models))
-        claims = Claims(self.stores, runtime, rules=prompt or PromptRules(), metering=METERING)
+        self.gate = Gate(self.limiter, self.moderator, self.vendor, MessageRules(content_chars=100, models=models))
+        rules = replace(prompt or PromptRules(), models=models)
+        claims = Claims(self.stores, runtime, rules=rules, metering=METERING)
         self.messages = MessageService(
             self.stores, self.engine, self.follower, gate=self.gate, claims=claims, patience=PATIENCE
         )
@@ -312,6 +320,8 @@ class World:
         tokens = JwtTokens(self.clock, secret=TOKEN_SECRET, lifetime=TOKEN_LIFETIME)
         self.users = UserService(self.store, LocalIdentity(), tokens, limiter=self.limiter, runtime=runtime)
         self.search = SearchService(self.store, self.limiter, SearchRules())
+        offers = [Offer(model=name, name=name, default=not place) for place, name in enumerate(models)]
+        self.models = ModelService(offers, limiter=self.limiter)
         self.deletions = DeletionService(self.stores, stopper, gate=self.gate, runtime=runtime)
         self.accounts = AccountService(self.stores, LocalIdentity(), stopper=stopper, gate=self.gate, clock=self.clock)
         self.sessions = SessionService(self.store, self.gate)
@@ -328,6 +338,7 @@ class World:
             history=self.history,
             messages=self.messages,
             replies=self.replies,
+            models=self.models,
             deletions=self.deletions,
             accounts=self.accounts,
             speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),

@@ -4,14 +4,15 @@ What it and its HTTP client raise is sorted here, once; which errors of the doma
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from functools import cached_property
+from functools import cached_property, partial
 
 import httpx2
 import openai
 
-from chatassist.adapters.vendor_errors import Kind, Refused, refusal
+from chatassist.adapters.vendor import Access, Auth
+from chatassist.adapters.vendor_errors import Kind, Refusals, Refused
 
 _REFUSAL_WAIT = 2.0  # seconds for the body of a refusal; its status is known
 _REFUSAL_BYTES = 64 * 1024
@@ -35,39 +36,59 @@ class ConnectionFailed(Exception):
     """The connection could not be made, or broke."""
 
 
-def open_vendor(*, base_url: str, api_key: str, http: httpx2.AsyncClient, path: str) -> openai.AsyncOpenAI:
-    """Return a client over `http` that raises Refused for any answer that is no success.
+def open_vendor(access: Access, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+    """Return a client over `http` that shows the key as the vendor wants it, and raises Refused for what is no success.
 
-    `path`: what `base_url` may end in and should not: addresses are pasted whole, now and then.
+    Without a key none is shown. Query parameters of the vendor's go with every request.
     """
-    http.event_hooks = {"response": [_raise_refusal]}
-    key = api_key or "none"  # local servers need none, but the client does
+    shown = _shown(access)
+    http.event_hooks = {
+        "request": [] if "Authorization" in shown else [_without_bearer],
+        "response": [partial(_raise_refusal, access.vendor.refusals)],
+    }
     vendor = openai.AsyncOpenAI(
-        base_url=base_url.strip().rstrip("/").removesuffix(path),
-        api_key=key,
+        base_url=access.base_url,
+        api_key=access.api_key or "none",  # the client cannot do without
         http_client=http,
         max_retries=0,
         # Uncompressed: what a compressed body unpacks to has no bound.
-        default_headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+        default_headers={**shown, "Accept-Encoding": "identity"},
+        default_query=access.query,
     )
     vendor.organization = vendor.project = None  # the environment may hold them, for OpenAI itself
     return vendor
 
 
+def _shown(access: Access) -> Mapping[str, str]:
+    if not access.api_key:
+        return {}
+    if access.vendor.auth is Auth.API_KEY:
+        return {"api-key": access.api_key}
+    return {"Authorization": f"Bearer {access.api_key}"}
+
+
+async def _without_bearer(request: httpx2.Request) -> None:
+    """Take away what the client insists on."""
+    request.headers.pop("Authorization", None)
+
+
 class Posts:
-    """Sends JSON to one path of a vendor. Address, key and headers are the openai client's; the request is made here.
+    """Sends JSON to one path of a vendor. Address, key, query and headers are the client's; the request is made here.
 
     Its own `post` builds options, models and a retry loop for each request, which was a tenth of a whole turn's CPU;
     and its HTTP client's `send` looks for redirects and cookies, and wraps every part of the body in two generators.
     """
 
     def __init__(
-        self, vendor: openai.AsyncOpenAI, transport: httpx2.AsyncBaseTransport, path: str, *, timeout: httpx2.Timeout
+        self, access: Access, http: httpx2.AsyncClient, transport: httpx2.AsyncBaseTransport, path: str
     ) -> None:
-        self._vendor = vendor
+        self.vendor = open_vendor(access, http)
+        """The client."""
+        self._refusals = access.vendor.refusals
+        self._query = access.query
         self._transport = transport
         self._path = path
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._extensions = {"timeout": http.timeout.as_dict()}
 
     async def send(self, content: bytes) -> httpx2.Response:
         """Return an answer whose body is still to come; who gets it closes it. Raises Refused and what is FOREIGN."""
@@ -77,7 +98,7 @@ class Posts:
         request = httpx2.Request("POST", url, headers=headers, stream=body, extensions=self._extensions)
         response = await self._transport.handle_async_request(request)
         try:
-            await _raise_refusal(response)
+            await _raise_refusal(self._refusals, response)
         except BaseException:
             await response.aclose()
             raise
@@ -86,8 +107,10 @@ class Posts:
     @cached_property
     def _fixed(self) -> tuple[httpx2.URL, list[tuple[bytes, bytes]]]:
         """What is the same each time. Not made before the first request: an unusable key is no reason not to start."""
-        url = httpx2.URL(f"{self._vendor.base_url}".rstrip("/") + self._path)
-        given = {name: value for name, value in self._vendor.default_headers.items() if isinstance(value, str)}
+        url = httpx2.URL(f"{self.vendor.base_url}".rstrip("/") + self._path)
+        if self._query:
+            url = url.copy_merge_params(self._query)
+        given = {name: value for name, value in self.vendor.default_headers.items() if isinstance(value, str)}
         return url, [(b"Host", url.netloc), *httpx2.Headers(given).raw]
 
 
@@ -111,7 +134,7 @@ async def read_at_most(parts: AsyncGenerator[bytes, None], max_bytes: int) -> by
     return bytes(body)
 
 
-async def _raise_refusal(response: httpx2.Response) -> None:
+async def _raise_refusal(refusals: Refusals, response: httpx2.Response) -> None:
     """Turn an answer that is no success into Refused. A hook, since the client itself would read an endless body."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise Refused(Kind.FAULT, status=response.status_code)
@@ -124,4 +147,4 @@ async def _raise_refusal(response: httpx2.Response) -> None:
                 body += part
                 if len(body) > _REFUSAL_BYTES:
                     break
-    raise refusal(response.status_code, bytes(body[:_REFUSAL_BYTES]), response.headers)
+    raise refusals.of(response.status_code, bytes(body[:_REFUSAL_BYTES]), response.headers)

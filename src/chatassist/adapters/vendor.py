@@ -3,11 +3,11 @@
 The vendors themselves are rows of `catalogue`; which of them an operator uses is a matter of settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from chatassist.adapters.vendor_errors import Kind
+from chatassist.adapters.vendor_errors import Kind, Refusals
 
 Body = Mapping[str, object]
 """Members of a request's JSON body."""
@@ -28,7 +28,8 @@ class Auth(StrEnum):
 class Thinking:
     """How reasoning is switched on and off, and where it comes from: members of a message or delta, the first counts.
 
-    None: the vendor has no such switch. Inline `<think>` is looked for everywhere.
+    None: nothing can or need be said for that. A field may hold text, or a list of objects that hold `text` or
+    `summary`. Inline `<think>` is looked for everywhere.
     """
 
     on: Body | None = None
@@ -67,36 +68,50 @@ class SpeechRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """One kind of vendor. Everything but its name can be overridden by an operator.
-
-    `base_url`: None where only the operator knows it; `hosts`: by which a given address is recognised;
-    `limit_parameter`: what the longest answer is called, None where it is not taken; `usage_in`: where counts stand
-    beside the top of an event; `codes`: what its own error codes mean, as they are or as they begin, in lower case;
-    `errors_in`: members that an error may hide in beside the usual ones; `extra`: optional members of each request;
-    `at_once`: calls that it takes at a time, None for no known limit; `models`: examples, for the documentation alone.
-    """
+    """One kind of vendor. Everything but its name can be overridden by an operator."""
 
     name: str
     title: str
     base_url: str | None
+    """None where only the operator knows it."""
     hosts: Sequence[str] = ()
+    """Public hosts, by which a given address is recognised; what comes before them counts as theirs."""
+    paths: Sequence[str] = ()
+    """What the path of an address has to hold, one of them; any will do where there is none."""
     auth: Auth = Auth.BEARER
     query: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of each request to an address whose path holds `query_in`."""
+    query_in: str = ""
     limit_parameter: str | None = "max_tokens"
+    """What the longest answer is called, None where it is not taken."""
+    min_temperature: float = 0.0
     max_temperature: float = 2.0
     counts_usage: bool = True
     """Whether it takes `stream_options.include_usage`."""
     usage_in: Sequence[str] = ()
+    """Where counts stand beside the top of an event: a member of it, or `choices` for the first choice."""
     thinking: Thinking = Thinking()
     extra: Body = field(default_factory=dict)
+    """Optional members of each request."""
     codes: Mapping[str, Kind] = field(default_factory=dict)
+    """What its own error codes mean, in lower case: whole if they are numbers, else as they begin."""
     errors_in: Sequence[str] = ()
+    """Members that an error may hide in beside the usual ones, with a `status_code` that is not 0."""
+    flags: Mapping[str, Collection[bool | int]] = field(default_factory=dict)
+    """Members of an event or choice, and the values by which they say that what was said or answered is unsafe."""
     at_once: int | None = None
+    """Calls that it takes at a time, None for no known limit."""
     transcription: TranscriptionRoute | None = None
     speech: SpeechRoute | None = None
     models: Sequence[str] = ()
+    """Examples, for the documentation alone: they age within months."""
     note: str = ""
     """What an operator should know, in a sentence or two of English."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """How it says no."""
+        return Refusals(codes=self.codes, errors_in=self.errors_in, flags=self.flags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +121,8 @@ class Access:
     vendor: Vendor
     base_url: str
     api_key: str = field(default="", repr=False)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters that go with every request to this address."""
+        return self.vendor.query if self.vendor.query_in in self.base_url else {}

@@ -1,4 +1,4 @@
-"""What AI vendors refuse with, sorted into a few kinds: one table of codes, one of statuses.
+"""What AI vendors refuse with, sorted into a few kinds: by a vendor's own codes, by common ones, by HTTP statuses.
 
 Nothing of a vendor's body ever reaches a message of ours: it may hold the key, or the user's words.
 """
@@ -6,7 +6,8 @@ Nothing of a vendor's body ever reaches a message of ours: it may hold the key, 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
@@ -15,54 +16,62 @@ _LAYERS = 8  # of one error body that are looked at
 
 
 class Kind(StrEnum):
-    """What a refusal means for us."""
+    """What a refusal means for us: the classes that each have a treatment of their own."""
 
-    UNSAFE = "the content was refused"
+    AUTH = "the key was refused"
+    CONFIGURATION = "the model or address was refused"
     BILLING = "the account is unpaid"
+    RATE = "the vendor limits us"
+    OVERLOAD = "the vendor is overloaded"
+    UNSAFE_INPUT = "what was said was refused"
+    UNSAFE_OUTPUT = "what was answered was refused"
     TOO_LONG = "the prompt is too long"
-    CONFIGURATION = "key, model or address was refused"
-    OVERLOAD = "the vendor limits us or is overloaded"
     PARAMETER = "a parameter was refused"
     FAULT = "the vendor failed"
 
 
-# How a code or type begins, in lower case; an earlier kind wins.
-_CODES: dict[Kind, tuple[str, ...]] = {
-    Kind.UNSAFE: (
-        *("content_filter", "data_inspection_failed", "datainspectionfailed", "unsafe_request"),
-        *("inputtextriskdetection", "outputtextriskdetection", "sensitivecontentdetected"),
+# How a code or type begins, in lower case, with more than one vendor or gateway; an earlier kind wins.
+_CODES: Mapping[Kind, tuple[str, ...]] = {
+    Kind.UNSAFE_OUTPUT: ("outputtextriskdetection", "outputtextsensitivecontentdetected"),
+    Kind.UNSAFE_INPUT: (
+        *("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "unsafe_request"),
+        *("data_inspection_failed", "datainspectionfailed"),
+        *("inputtextriskdetection", "inputtextsensitivecontentdetected", "sensitivecontentdetected"),
     ),
     Kind.BILLING: (
-        *("insufficient_quota", "insufficient_user_quota", "exceeded_current_quota", "arrearage", "accountoverdue"),
+        *("insufficient_quota", "insufficient_user_quota", "insufficient_balance", "exceeded_current_quota"),
+        *("arrearage", "accountoverdue", "billing_hard_limit", "billing_not_active"),
     ),
     Kind.TOO_LONG: ("context_length_exceeded", "tokens_too_long", "characters_too_long"),
+    Kind.AUTH: (
+        *("invalid_api_key", "incorrect_api_key", "invalidapikey", "invalid_authentication", "authentication"),
+        "invalid_iam_token",
+    ),
     Kind.CONFIGURATION: (
-        *("invalid_api_key", "incorrect_api_key", "invalid_authentication", "authentication", "invalid_iam_token"),
-        *("access_denied", "model_not_found", "invalid_model", "deploymentnotfound", "invalidendpointormodel"),
+        *("access_denied", "accessdenied", "permission_denied"),
+        *("model_not_found", "deploymentnotfound", "invalidendpointormodel", "resource_not_found"),
     ),
+    Kind.RATE: ("rate_limit", "ratelimit", "rpm_rate_limit", "tpm_rate_limit", "throttling", "slow_down"),
     Kind.OVERLOAD: (
-        *("rate_limit", "ratelimit", "rpm_rate_limit", "tpm_rate_limit", "throttling", "slow_down"),
-        *("overloaded", "engine_overloaded", "server_is_overloaded", "capacity_exceeded"),
+        *("overloaded", "engine_overloaded", "server_is_overloaded", "server_overloaded", "serveroverloaded"),
+        "capacity_exceeded",
     ),
-    Kind.PARAMETER: ("missingparameter", "invalidparameter", "malformed_json"),
+    Kind.PARAMETER: (
+        *("missingparameter", "missing_parameter", "invalidparameter", "invalid_parameter", "unsupported_parameter"),
+        *("unknown_parameter", "unsupported_value", "malformed_json"),
+    ),
 }
 
-# Whole numbers: Zhipu's, and MiniMax's 1002, 1004, 1008, 1026, 1027, 1039 and 2013.
-_NUMBERS: dict[str, Kind] = {
-    **dict.fromkeys(("1026", "1027", "1301"), Kind.UNSAFE),
-    **dict.fromkeys(("1008", "1113"), Kind.BILLING),
-    **dict.fromkeys(("1039", "1261"), Kind.TOO_LONG),
-    **dict.fromkeys(("1004", "1112", "1121", "1211"), Kind.CONFIGURATION),
-    **dict.fromkeys(("1002", "1302", "1303", "1304", "1305", "1308", "1310", "1312", "1313"), Kind.OVERLOAD),
-    **dict.fromkeys(("1210", "1213", "1214", "1215", "2013"), Kind.PARAMETER),
-}
+# These put their cause, with its code, into the message alone.
+_GATEWAYS = ("one_api_error", "new_api_error", "upstream_error")
 
-# Kimi, older vLLM and most gateways say it in words alone.
+# Kimi, MiniMax, older vLLM and most gateways say it in words alone.
 _TOO_LONG_PHRASES = ("context length", "context window", "token limit", "prompt is too long", "range of input length")
 _TOO_LONG_STATUSES = frozenset({200, 400, 413, 422})
 
-_STATUSES: dict[int, Kind] = {
+_STATUSES: Mapping[int, Kind] = {
     400: Kind.PARAMETER,
+    401: Kind.AUTH,
     402: Kind.BILLING,
     408: Kind.FAULT,
     409: Kind.FAULT,
@@ -70,16 +79,14 @@ _STATUSES: dict[int, Kind] = {
     422: Kind.PARAMETER,
     424: Kind.FAULT,
     425: Kind.FAULT,
-    429: Kind.OVERLOAD,
+    429: Kind.RATE,
     498: Kind.OVERLOAD,  # Groq: capacity exceeded
     499: Kind.FAULT,
     503: Kind.OVERLOAD,
     529: Kind.OVERLOAD,
 }
 
-
 _WORDS = {
-    401: "the key was refused",
     403: "the key may not use this model or address",
     404: "there is no such model or address",
 }
@@ -96,27 +103,63 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refused:
-    """Sort an answer that is no success; its body may be anything. Header names in lower case."""
-    try:
-        document: object = json.loads(body)
-    except (ValueError, RecursionError):  # HTML, plain text, nothing, or worse
-        document = body.decode(errors="replace")
-    kind = _kind(status, document)
-    return Refused(kind, status=status, retry_after=retry_after(headers) if kind is Kind.OVERLOAD else None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How one vendor says no: what is its own, on top of what many have in common. The fields are those of Vendor."""
 
+    codes: Mapping[str, Kind] = field(default_factory=dict)
+    errors_in: Sequence[str] = ()
+    flags: Mapping[str, Collection[bool | int]] = field(default_factory=dict)
 
-def refusal_within(document: Mapping[str, object]) -> Refused | None:
-    """Find the refusal in a document that came with HTTP 200; None if it is none."""
-    base = document.get("base_resp")  # MiniMax sends it with every answer: 0 is success
-    failed = isinstance(base, dict) and base.get("status_code") not in (None, 0)
-    # Qianfan and SiliconFlow put code and message at the top.
-    bare = "choices" not in document and document.get("code") and ("message" in document or "msg" in document)
-    if not (document.get("error") or document.get("object") == "error" or failed or bare):
+    def of(self, status: int, body: bytes, headers: Mapping[str, str]) -> Refused:
+        """Sort an answer that is no success; its body may be anything. Header names in lower case."""
+        try:
+            document: object = json.loads(body)
+        except (ValueError, RecursionError):  # HTML, plain text, nothing, or worse
+            document = body.decode(errors="replace")
+        kind = self._kind(status, document)
+        wait = retry_after(headers) if kind in (Kind.RATE, Kind.OVERLOAD) else None
+        return Refused(kind, status=status, retry_after=wait)
+
+    def within(self, document: Mapping[str, object]) -> Refused | None:
+        """Find the refusal in a document that came with HTTP 200; None if it is none."""
+        if not (document.get("error") or self._failed(document) or (not document.get("choices") and _bare(document))):
+            return None
+        # OpenRouter and vLLM put the HTTP status there.
+        inner = next((int(code) for code in _codes(document) if re.fullmatch("[45][0-9][0-9]", code)), 200)
+        return Refused(self._kind(inner, document), status=inner)
+
+    def flagged(self, holder: Mapping[str, object]) -> Refused | None:
+        """Find the refusal that a flag of an event, or of its choice, means; None if there is none."""
+        for name, values in self.flags.items():
+            value = holder.get(name)
+            if isinstance(value, int) and value in values:
+                kind = Kind.UNSAFE_INPUT if name.startswith("input") else Kind.UNSAFE_OUTPUT
+                return Refused(kind, status=200)
         return None
-    # OpenRouter and vLLM put the HTTP status there.
-    inner = next((int(code) for code in _codes(document) if re.fullmatch("[45][0-9][0-9]", code)), 200)
-    return Refused(_kind(inner, document), status=inner)
+
+    def _failed(self, document: Mapping[str, object]) -> bool:
+        for name in self.errors_in:
+            inner = document.get(name)
+            if isinstance(inner, dict) and inner.get("status_code") not in (None, 0, "0"):
+                return True
+        return False
+
+    def _kind(self, status: int, document: object) -> Kind:
+        codes = tuple(_codes(document))
+        kind = self._own(codes) or _common(status, codes, document)
+        # What is refused as a parameter may well be the prompt's length, which is said in words alone.
+        too_long = kind is Kind.PARAMETER and status in _TOO_LONG_STATUSES and _says_too_long(document)
+        return Kind.TOO_LONG if too_long else kind
+
+    def _own(self, codes: Iterable[str]) -> Kind | None:
+        for code in codes:
+            if code in self.codes:
+                return self.codes[code]
+            for beginning, kind in self.codes.items():
+                if code.startswith(beginning) and not beginning.isdigit():
+                    return kind
+        return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -140,26 +183,42 @@ def _seconds(value: str, now: str) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _kind(status: int, document: object) -> Kind:
-    if status == 401:  # whatever else it says: Zhipu's 1002 means the key, MiniMax's (with 200) the rate
-        return Kind.CONFIGURATION
-    codes = tuple(_codes(document))
-    for code in codes:
-        if code in _NUMBERS:
-            return _NUMBERS[code]
-    for kind, beginnings in _CODES.items():
-        if any(code.startswith(beginnings) for code in codes):
-            return kind
-    if status in _TOO_LONG_STATUSES and any(phrase in _message(document) for phrase in _TOO_LONG_PHRASES):
+def _common(status: int, codes: Sequence[str], document: object) -> Kind:
+    if status == 401:  # whatever else it says
+        return Kind.AUTH
+    if kind := _named(codes, document):
+        return kind
+    if status in _TOO_LONG_STATUSES and _says_too_long(document):
         return Kind.TOO_LONG
     if status in _STATUSES:
         return _STATUSES[status]
     return Kind.CONFIGURATION if 300 <= status <= 499 else Kind.FAULT  # a redirect is a wrong address
 
 
+def _named(codes: Sequence[str], document: object) -> Kind | None:
+    message = _message(document) if any(code.startswith(_GATEWAYS) for code in codes) else ""
+    for kind, beginnings in _CODES.items():
+        if any(code.startswith(beginnings) for code in codes) or any(name in message for name in beginnings):
+            return kind
+    return None
+
+
+def _says_too_long(document: object) -> bool:
+    message = _message(document)
+    return any(phrase in message for phrase in _TOO_LONG_PHRASES)
+
+
+def _bare(document: Mapping[str, object]) -> bool:
+    """Tell whether a document is an error by itself: vLLM's, or Qianfan's and SiliconFlow's with a code at the top."""
+    if document.get("object") == "error":
+        return True
+    said = ("message", "msg", "error_msg")
+    return bool(document.get("code") or document.get("error_code")) and any(name in document for name in said)
+
+
 def _codes(document: object) -> Iterator[str]:
     for layer in _layers(document):
-        for name in ("code", "type", "status_code"):
+        for name in ("code", "type", "status_code", "error_code"):
             value = layer.get(name)
             if isinstance(value, (str, int)):
                 yield str(value).lower()

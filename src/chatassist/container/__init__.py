@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
+from chatassist.adapters.closing import close
 from chatassist.adapters.persistence.migrate import migrate as migrate_database
 from chatassist.container.checks import checks_of
-from chatassist.container.wiring import Container, close, url_of
+from chatassist.container.known_vendors import known_vendors
+from chatassist.container.wiring import Container, url_of
 from chatassist.domain.diagnosis import Finding, examine
 from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.replies.lease import Lease
@@ -50,12 +52,20 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield services
 
 
-async def diagnose(settings: Settings, *, patience: float) -> AsyncGenerator[Finding, None]:
-    """Try everything that is configured as the service would use it. `patience`: seconds that one check may take."""
-    checks = checks_of(settings, Container(settings=settings))
+async def diagnose(settings: Settings, *, patience: float, vendor: str | None = None) -> AsyncGenerator[Finding, None]:
+    """Try everything that is configured as the service would use it, or all that one vendor can do.
+
+    `patience`: seconds that one check may take. Raises ValueError where no vendor is configured under that name.
+    """
+    checks = checks_of(settings, Container(settings=settings), vendor)
     async with aclosing(examine(checks, patience=patience)) as findings:
         async for finding in findings:
             yield finding
+
+
+def vendors() -> Sequence[Mapping[str, str]]:
+    """Return a row of words for each kind of AI vendor that is known; see `known_vendors`."""
+    return known_vendors()
 
 
 async def _release(lease: Lease) -> None:

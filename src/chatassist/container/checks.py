@@ -6,25 +6,25 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from chatassist.adapters.closing import close
 from chatassist.adapters.identity.token_secret import load_or_create_secret
 from chatassist.adapters.persistence.health import look_at_database
 from chatassist.adapters.redis_health import look_at_redis
 from chatassist.container.secrets import TOKEN_SECRET_FILE, check_token_secrets
-from chatassist.container.wiring import Container, close, redis_of, url_of
+from chatassist.container.vendor_checks import checks_of_vendor, vendor_checks
+from chatassist.container.vendors import vendors_of
+from chatassist.container.wiring import Container, redis_of, url_of
 from chatassist.domain.diagnosis import Check, Verdict, look_at_identity, look_at_model, look_at_transcriber
-from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured, LlmOverloaded
+from chatassist.domain.errors import IdentityMisconfigured, LlmMisconfigured
 from chatassist.settings import SQLITE_DEFAULT, AsrEngine, Settings
 from chatassist.settings.names import unknown_variables
+from chatassist.settings.vendors import key_variables
 
 Looks = AsyncIterator[tuple[Verdict, str]]
 
 _LOCAL_LOGIN = (
     "No mini-program is set: anybody on this machine logs in as dev:NAME, and nobody else does."
     " Set CHATASSIST_WECHAT__APPID and __SECRET."
-)
-_SCRIPTED = "Every reply is the same scripted text, as CHATASSIST_LLM__VENDOR says."
-_NO_VENDOR = (
-    "No AI vendor is set: every reply is the same scripted text. Set CHATASSIST_LLM__BASE_URL, __API_KEY and __MODEL."
 )
 _ASR_OFF = "Speech to text is switched off, as CHATASSIST_ASR__ENGINE says."
 _NO_ASR = "No engine is set, so speech to text is refused. Set CHATASSIST_ASR__ENGINE."
@@ -43,24 +43,24 @@ _WECHAT: Mapping[type[Exception], str] = {
     IdentityMisconfigured: "Look at CHATASSIST_WECHAT__APPID and __SECRET, and at the mini-program's console.",
     Exception: "Let this machine reach the address in CHATASSIST_WECHAT__BASE_URL, or try again later.",
 }
-_LLM: Mapping[type[Exception], str] = {
-    LlmMisconfigured: "Look at CHATASSIST_LLM__API_KEY, __MODEL and __BASE_URL.",
-    LlmOverloaded: "Try again later, or raise the account's limits.",
-    Exception: "Let this machine reach the address in CHATASSIST_LLM__BASE_URL (it often ends in /v1), and see whether"
-    " the vendor works for others.",
-}
 _TITLES: Mapping[type[Exception], str] = {
     LlmMisconfigured: "Look at CHATASSIST_LLM__TITLE_MODEL: it is one of the same vendor's.",
+    ValueError: "",  # says it all
     Exception: "Until it works, sessions are called by the first words of their questions.",
 }
 _ASR: Mapping[type[Exception], str] = {
     ValueError: "",  # says it all
-    Exception: "Look at CHATASSIST_ASR__BASE_URL, __API_KEY and __MODEL.",
+    Exception: "Look at CHATASSIST_ASR__VENDOR, __BASE_URL, __API_KEY and __MODEL.",
 }
 
 
-def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
-    """Return all checks, in the order in which they are told. Nothing is built, let alone called, before they run."""
+def checks_of(settings: Settings, container: Container, vendor: str | None = None) -> Sequence[Check]:
+    """Return all checks, in the order in which they are told; or those of one vendor, by its name or kind.
+
+    Nothing is built, let alone called, before they run. Raises ValueError where no vendor is called so.
+    """
+    if vendor is not None:
+        return checks_of_vendor(settings, vendor, partial(_look_at_asr, settings, container))
     return (
         Check(name="settings", look=partial(_look_at_settings, settings)),
         Check(
@@ -71,15 +71,15 @@ def checks_of(settings: Settings, container: Container) -> Sequence[Check]:
         Check(name="database", look=partial(_look_at_database, settings), remedies=_DATABASE),
         Check(name="redis", look=partial(_look_at_redis, settings), remedies=_REDIS),
         Check(name="wechat", look=partial(_look_at_wechat, settings, container), remedies=_WECHAT),
-        Check(name="llm", look=partial(_look_at_llm, settings, container), remedies=_LLM),
-        Check(name="titles", look=partial(_look_at_titles, container), remedies=_TITLES),
+        *vendor_checks(settings),
+        Check(name="titles", look=partial(_look_at_titles, settings, container), remedies=_TITLES),
         Check(name="asr", look=partial(_look_at_asr, settings, container), remedies=_ASR),
     )
 
 
 async def _look_at_settings(settings: Settings) -> Looks:
     yield Verdict.OK, f"They go together; this is {settings.env.value}."
-    for name in unknown_variables():
+    for name in unknown_variables(keys=key_variables(settings.llm.vendors_file)):
         yield Verdict.WARN, f"{name} is set, but nothing reads it: misspelt, or of another version?"
 
 
@@ -119,17 +119,11 @@ async def _look_at_wechat(settings: Settings, container: Container) -> Looks:
             yield found
 
 
-async def _look_at_llm(settings: Settings, container: Container) -> Looks:
-    if settings.llm.is_scripted:
-        yield (Verdict.OK, _SCRIPTED) if settings.llm.vendor else (Verdict.WARN, _NO_VENDOR)
-        return
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(close, container.model())
-        async for found in look_at_model(container.model()):
-            yield found
-
-
-async def _look_at_titles(container: Container) -> Looks:
+async def _look_at_titles(settings: Settings, container: Container) -> Looks:
+    try:
+        vendors_of(settings)
+    except ValueError:
+        return  # told already
     for model in container.title_models():
         async with AsyncExitStack() as stack:
             stack.push_async_callback(close, model)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, assert_never, runtime_checkable
 
 import httpx2
 import uuid_utils
@@ -10,16 +9,10 @@ from dependency_injector import containers, providers
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.sniff import recognise
-from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.http import open_client
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.identity.wechat_login import WeChatIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
-from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
-from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
@@ -28,12 +21,15 @@ from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.replies.redis import RedisReplyFeed
+from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
+from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.domain.ports.asr import Transcriber
+from chatassist.container.speech import transcriber_of
+from chatassist.container.vendors import offers_of, vendors_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
-from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.llm import ChatModel, Offer
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.ports.runtime import Clock, Runtime
@@ -46,13 +42,14 @@ from chatassist.domain.replies.gate import Gate, MessageRules
 from chatassist.domain.replies.lease import Lease
 from chatassist.domain.replies.stop import Stopper
 from chatassist.domain.replies.stores import Stores
-from chatassist.domain.replies.titles import TITLES_AT_ONCE, Titler
+from chatassist.domain.replies.titles import Titler
 from chatassist.domain.services import Services
 from chatassist.domain.services.accounts import AccountService
 from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchRules, SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -60,7 +57,7 @@ from chatassist.domain.services.speech import SpeechRules, SpeechService
 from chatassist.domain.services.usage import UsageService
 from chatassist.domain.services.users import UserService
 from chatassist.domain.upkeep import Upkeep
-from chatassist.settings import AsrEngine, LlmSettings, LlmVendor, Settings
+from chatassist.settings import Settings
 
 WECHAT_READ_SECONDS = 5.0
 
@@ -84,59 +81,8 @@ def _identity(settings: Settings, http: httpx2.AsyncClient) -> IdentityProvider:
     )
 
 
-def _model(settings: Settings) -> ChatModel:
-    llm = settings.llm
-    match llm.kind:
-        case LlmVendor.SCRIPTED:
-            return ScriptedChatModel()
-        case LlmVendor.OPENAI_COMPATIBLE:
-            options = Options(
-                temperature=llm.temperature,
-                max_output_tokens=llm.max_output_tokens,
-                max_connections=llm.max_connections,
-            )
-            return _vendors_model(llm, llm.model or "", options)
-        case unknown:
-            assert_never(unknown)
-
-
-def _vendors_model(llm: LlmSettings, name: str, options: Options) -> ChatModel:
-    return OpenAiCompatibleChatModel(
-        base_url=llm.base_url or "",
-        api_key=secret_of(llm.api_key),
-        model=name,
-        idle_timeout=llm.idle_timeout,
-        options=options,
-    )
-
-
-def _title_models(settings: Settings) -> Sequence[ChatModel]:
-    """Return the model that names sessions, or nothing where none is set; its connections are taken from no reply."""
-    llm = settings.llm
-    if llm.is_scripted or llm.title_model is None:
-        return []
-    options = Options(max_output_tokens=llm.max_output_tokens, max_connections=TITLES_AT_ONCE)
-    return [_vendors_model(llm, llm.title_model, options)]
-
-
 def _titler(stores: Stores, feed: ReplyFeed, models: Sequence[ChatModel]) -> Titler:
     return Titler(stores, feed, models[0] if models else None)
-
-
-def _transcriber(settings: Settings) -> Transcriber:
-    asr = settings.asr
-    match asr.engine:
-        case AsrEngine.NONE:
-            return NoTranscriber()
-        case AsrEngine.WHISPER_API:
-            return WhisperApiTranscriber(
-                base_url=asr.base_url or "", api_key=secret_of(asr.api_key), model=asr.model or "", silence=asr.deadline
-            )
-        case AsrEngine.WHISPER_LOCAL:
-            try:
-                return LocalWhisperTranscriber(model=asr.model or "")
-            except ValueError as exc:
-                raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
 
 
 def redis_of(settings: Settings) -> Sequence[RedisLink]:
@@ -157,20 +103,6 @@ def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock)
     return RedisStore(redis[0], seal_of(settings)) if redis else EphemeralStore(clock)
 
 
-@runtime_checkable
-class Closable(Protocol):
-    """What holds connections, or a thread."""
-
-    async def aclose(self) -> None:
-        """Let go of them."""
-
-
-async def close(built: object) -> None:
-    """Close what can be closed; adapters that hold nothing have nothing to close."""
-    if isinstance(built, Closable):
-        await built.aclose()
-
-
 def _limiter(settings: Settings) -> Limiter:
     limits = settings.limits
     return MemoryLimiter(
@@ -183,14 +115,17 @@ def _limiter(settings: Settings) -> Limiter:
     )
 
 
-def _message_rules(settings: Settings) -> MessageRules:
-    llm = settings.llm
-    models = frozenset({"scripted" if llm.is_scripted else llm.model or ""})
+def _names(offers: Sequence[Offer]) -> frozenset[str]:
+    return frozenset(offer.model for offer in offers)
+
+
+def _message_rules(settings: Settings, models: frozenset[str]) -> MessageRules:
     return MessageRules(content_chars=settings.limits.content_chars, models=models)
 
 
-def _prompt_rules(settings: Settings) -> PromptRules:
-    return PromptRules(system=settings.llm.system_prompt, history_tokens=settings.llm.context_tokens)
+def _prompt_rules(settings: Settings, models: frozenset[str]) -> PromptRules:
+    llm = settings.llm
+    return PromptRules(system=llm.system_prompt, history_tokens=llm.context_tokens, models=models)
 
 
 def _speech_rules(settings: Settings) -> SpeechRules:
@@ -211,7 +146,10 @@ class Container(containers.DeclarativeContainer):
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
-    model = providers.Singleton(_model, settings)
+    vendors = providers.Singleton(vendors_of, settings)
+    offers = providers.Singleton(offers_of, settings, vendors)
+    model = providers.Singleton(model_of, settings, vendors)
+    offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
     moderator = providers.Singleton(AllowAll)
@@ -219,16 +157,16 @@ class Container(containers.DeclarativeContainer):
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
     ends = providers.Singleton(Ends, stores, feed, lease)
-    title_models = providers.Singleton(_title_models, settings)
+    title_models = providers.Singleton(title_models_of, settings, vendors)
     titler = providers.Singleton(_titler, stores, feed, title_models)
     engine = providers.Singleton(
         ReplyEngine, stores, feed, model, lease=lease, ends=ends, titler=titler, rules=reply_rules
     )
     follower = providers.Singleton(Follower, stores, feed, lease, ends)
     stopper = providers.Singleton(Stopper, stores, engine, follower, feed=feed, ends=ends)
-    gate = providers.Singleton(Gate, limiter, moderator, providers.Callable(_message_rules, settings))
+    gate = providers.Singleton(Gate, limiter, moderator, model, providers.Callable(_message_rules, settings, offered))
     metering = providers.Singleton(metering_of, settings)
-    prompt_rules = providers.Callable(_prompt_rules, settings)
+    prompt_rules = providers.Callable(_prompt_rules, settings, offered)
     claims = providers.Singleton(Claims, stores, runtime, rules=prompt_rules, metering=metering)
     users = providers.Singleton(UserService, store, identity, tokens, limiter=limiter, runtime=runtime)
     search = providers.Singleton(SearchService, store, limiter, SearchRules())
@@ -236,13 +174,14 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(HistoryService, store, follower)
     messages = providers.Singleton(MessageService, stores, engine, follower, gate=gate, claims=claims)
     replies = providers.Singleton(ReplyService, stores, engine, follower, gate=gate, stopper=stopper)
+    models = providers.Singleton(ModelService, offers, limiter=limiter)
     deletions = providers.Singleton(DeletionService, stores, stopper, gate=gate, runtime=runtime)
     accounts = providers.Singleton(
         AccountService, stores, identity, stopper=stopper, gate=gate, clock=runtime.provided.clock
     )
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
-    transcriber = providers.Singleton(_transcriber, settings)
+    transcriber = providers.Singleton(transcriber_of, settings)
     speech = providers.Singleton(
         SpeechService,
         transcriber,
@@ -262,6 +201,7 @@ class Container(containers.DeclarativeContainer):
         history=history,
         messages=messages,
         replies=replies,
+        models=models,
         speech=speech,
         deletions=deletions,
         accounts=accounts,

@@ -24,6 +24,7 @@ from chatassist.domain.model import Prompt, Role, Utterance
 from chatassist.domain.ports.asr import Transcriber
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.llm import ChatModel
+from chatassist.domain.ports.tts import Script, Synthesiser
 from chatassist.domain.turns import FinishReason
 
 _GRACE = 1.0  # seconds that a check gets to clean up after its time is over
@@ -31,6 +32,7 @@ _GRACE = 1.0  # seconds that a check gets to clean up after its time is over
 _MILD = (LlmOverloaded, WeChatRateLimited, AudioUnsupported)
 _NO_CODE = "doctor-no-login-code-at-all"
 _QUESTION = "Answer with the single word: ok"
+_GREETING = "你好"
 _MODEL_NAME = re.compile(r"[\w.:/@+-]{1,128}")
 
 
@@ -147,6 +149,14 @@ async def look_at_transcriber(transcriber: Transcriber) -> AsyncIterator[tuple[V
     begun = clock()
     await transcriber.transcribe(Audio(data=_silence(), kind=AudioKind.WAV))
     yield Verdict.OK, f"A second of silence was transcribed in {clock() - begun:.1f} s."
+
+
+async def look_at_synthesiser(synthesiser: Synthesiser) -> AsyncIterator[tuple[Verdict, str]]:
+    """Have it say two characters. Raises what `Synthesiser.synthesise` does."""
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    audio = await synthesiser.synthesise(Script(text=_GREETING))
+    yield Verdict.OK, f"Two characters were spoken in {clock() - begun:.1f} s: {len(audio.data)} bytes of {audio.kind}."
 
 
 def _silence() -> bytes:

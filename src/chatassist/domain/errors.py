@@ -241,6 +241,20 @@ class AsrTimeout(Unavailable, slug="asr_timeout", retry_after=5.0):
     """The recording was not transcribed in time, queueing included."""
 
 
+class TtsNotConfigured(Unavailable, slug="tts_not_configured"):
+    """No engine for text to speech is configured: the operator has to act."""
+
+
+class TtsUnavailable(Unavailable, slug="tts_unavailable"):
+    """The engine for text to speech failed, is away, or refuses to serve us."""
+
+    retry_after: float | None = 10.0
+
+
+class TtsTimeout(Unavailable, slug="tts_timeout", retry_after=5.0):
+    """The text was not spoken in time, queueing included."""
+
+
 class ShuttingDown(Unavailable, slug="shutting_down", retry_after=5.0):
     """This process takes no new work; another one, or its successor, will."""
 

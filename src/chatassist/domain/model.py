@@ -153,6 +153,7 @@ class Session:
     """A chat session. `turns` counts what was ever accepted in it and so gives the next position.
 
     `messages`: how many its history shows. `running`: replies being made; `spoken`: whether any ever came out well.
+    `model`: what the last send that named one named; it may be on nobody's list any more.
     `revision` is raised by every write that shows in what is answered about the session. One with a `deletion_id` is
     gone for everybody, but can be restored for a while.
 
@@ -174,23 +175,26 @@ class Session:
     spoken: bool = False
     revision: int = 0
     deletion_id: str | None = None
+    model: str | None = None
     saved: bool = True
     origin_id: str | None = None
     origin_turns: int = 0
 
     def continuing(self, origin: "Session") -> "Session":
-        """Return this one as an unsaved session that goes on from a saved one."""
-        return replace(self, saved=False, origin_id=origin.id, origin_turns=origin.turns)
+        """Return this one as an unsaved session that goes on from a saved one, with its model unless it has one."""
+        model = self.model or origin.model
+        return replace(self, saved=False, origin_id=origin.id, origin_turns=origin.turns, model=model)
 
     @property
     def listed_at(self) -> datetime | None:
         """By what a list of sessions is in order; None for one that is in no list, since nothing ever came of it."""
         return self.updated_at if self.deletion_id is None and (self.spoken or self.running > 0) else None
 
-    def began(self, at: datetime, *, turns: int, said: str | None) -> "Session":
+    def began(self, at: datetime, *, turns: int, said: str | None, model: str | None = None) -> "Session":
         """Return the session as one more reply begins, with so many new turns; `said` is a new turn's question.
 
-        One without a title, as it is new or lost all its turns, is called by the question's first words.
+        A `model` that was named is the session's from now on. One without a title, as it is new or lost all its turns,
+        is called by the question's first words.
         """
         return replace(
             self.revised(),
@@ -200,6 +204,7 @@ class Session:
             running=self.running + 1,
             title=self.title or first_words(said or ""),
             preview=self.preview if said is None else preview_of(said),
+            model=model or self.model,
         )
 
     def ended(self, *, good: bool, preview: str) -> "Session":

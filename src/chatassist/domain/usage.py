@@ -11,7 +11,7 @@ Pseudonym = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """Messages accepted, tokens as vendors count them, milliseconds of audio understood."""
+    """Messages accepted, tokens as vendors count them or else as we estimate, milliseconds of audio understood."""
 
     messages: int = 0
     input_tokens: int = 0

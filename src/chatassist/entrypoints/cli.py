@@ -14,10 +14,11 @@ from pydantic_settings import SettingsError
 
 from chatassist.domain.diagnosis import Finding, Verdict
 from chatassist.domain.errors import ChatAssistError
-from chatassist.entrypoints import logs
+from chatassist.entrypoints import logs, vendor_table
 from chatassist.entrypoints.reference import as_markdown, as_text
 from chatassist.settings import PREFIX, AsrEngine, Settings
 from chatassist.settings.names import unknown_variables
+from chatassist.settings.vendors import key_variables
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def serve() -> None:
     from chatassist.entrypoints.http.server import new_server  # noqa: PLC0415
 
     settings = _settings()
-    for name in unknown_variables():
+    for name in unknown_variables(keys=key_variables(settings.llm.vendors_file)):
         typer.echo(f"{name} is set, but nothing reads it: misspelt, or of another version?", err=True)
 
     async def try_out() -> None:  # uvicorn would tell of a failed start in a traceback; this way it is one sentence
@@ -105,6 +106,9 @@ def chat(session: Annotated[str | None, typer.Option(help="Go on with this sessi
 @app.command()
 def doctor(
     patience: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds that one check may take")] = 20.0,
+    vendor: Annotated[
+        str | None, typer.Option(help="Try only this AI vendor, by its name or kind: chat, and speech where it has it")
+    ] = None,
 ) -> None:
     """Try what is configured (database, WeChat, AI vendor and so on), and tell what to do about each fault.
 
@@ -120,10 +124,12 @@ def doctor(
     logs.configure(as_json=settings.is_production, quiet=True)
 
     async def run() -> bool:
-        async with aclosing(diagnose(settings, patience=patience)) as findings:
+        async with aclosing(diagnose(settings, patience=patience, vendor=vendor)) as findings:
             return [_tell(found) async for found in findings].count(Verdict.FAULT) > 0
 
-    raise typer.Exit(1 if asyncio.run(run()) else 0)
+    with _sentences():
+        at_fault = asyncio.run(run())
+    raise typer.Exit(1 if at_fault else 0)
 
 
 def _tell(found: Finding) -> Verdict:
@@ -135,6 +141,14 @@ def _tell(found: Finding) -> Verdict:
 def settings(*, markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/settings.md")] = False) -> None:
     """List every variable that can be set: its type, default and meaning. Shows nothing of what is set."""
     typer.echo(as_markdown() if markdown else as_text(), nl=False)
+
+
+@app.command()
+def vendors(*, markdown: Annotated[bool, typer.Option("--markdown", help="As in docs/vendors.md")] = False) -> None:
+    """List the kinds of AI vendors that are known: CHATASSIST_LLM__VENDOR takes their names."""
+    from chatassist.container import vendors as known  # noqa: PLC0415
+
+    typer.echo(vendor_table.as_markdown(known()) if markdown else vendor_table.as_text(known()), nl=False)
 
 
 @users.command()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from chatassist.settings import PREFIX, Settings
+from chatassist.settings.vendors import Overrides
 
 _HEAD = """\
 # Settings
@@ -25,6 +26,7 @@ _TYPES: dict[Any, str] = {
     float: "number",
     str: "text",
     SecretStr: "secret",
+    Overrides: "JSON object",
 }
 _BORDERS = (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"))
 

@@ -23,6 +23,7 @@ from chatassist.settings.kinds import (
     Word,
     ZoneName,
 )
+from chatassist.settings.llm import LlmSettings
 
 PREFIX = "CHATASSIST_"
 SQLITE_DEFAULT = "sqlite+aiosqlite:///./var/chatassist.sqlite3"
@@ -112,45 +113,6 @@ class WeChatSettings(Section):
     local_login: bool | None = Field(default=None, description="accept dev:NAME as a code; by default on a laptop only")
 
 
-class LlmVendor(StrEnum):
-    """How replies are made."""
-
-    SCRIPTED = "scripted"
-    OPENAI_COMPATIBLE = "openai_compatible"
-
-
-class LlmSettings(Section):
-    """The AI vendor."""
-
-    vendor: LlmVendor | None = Field(default=None, description="scripted when nothing is given")
-    base_url: WebAddress | None = Field(default=None, description="the OpenAI protocol's address; often ends in /v1")
-    api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
-    model: Word | None = Field(default=None, description="the model's name at the vendor")
-    title_model: Word | None = Field(default=None, description="its model to name sessions; else their first words do")
-    idle_timeout: Seconds = Field(default=30, description="seconds without a byte")
-    deadline: Seconds = Field(default=120, description="seconds a reply may take")
-    system_prompt: str = Field(default="", description="said to the model before every conversation")
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="how freely it speaks; the vendor's own by default"
-    )
-    context_tokens: Count = Field(default=6000, description="tokens of history; system prompt and question stay whole")
-    max_output_tokens: int | None = Field(default=2000, ge=1, description="tokens a reply may have, thinking included")
-    max_connections: int = Field(
-        default=10_000, ge=1, le=100_000, description="replies that may be made at a time; two open files each"
-    )
-
-    @property
-    def kind(self) -> LlmVendor:
-        """The vendor that is meant: scripted where none is configured, or none is wanted."""
-        anything = self.base_url or self.api_key or self.model or self.title_model
-        return self.vendor or (LlmVendor.OPENAI_COMPATIBLE if anything else LlmVendor.SCRIPTED)
-
-    @property
-    def is_scripted(self) -> bool:
-        """Whether no vendor is asked."""
-        return self.kind is LlmVendor.SCRIPTED
-
-
 class AsrEngine(StrEnum):
     """Who transcribes recordings."""
 
@@ -163,8 +125,13 @@ class AsrSettings(Section):
     """Speech to text."""
 
     engine: AsrEngine = Field(default=AsrEngine.NONE, description="who transcribes recordings")
+    vendor: Word | None = Field(
+        default=None, description="for whisper_api: a vendor by its name; its address and model need not be given then"
+    )
     base_url: WebAddress | None = Field(default=None, description="where whisper_api calls; often ends in /v1")
-    api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
+    api_key: HeaderSecret | None = Field(
+        default=None, description="the vendor's key, never the AI vendor's above; servers of your own need none"
+    )
     model: str | None = Field(
         default=None, description="its name; for whisper_local a directory, or a name such as small"
     )
@@ -233,7 +200,8 @@ class Settings(BaseSettings):
         return self
 
     def _rules(self) -> Sequence[tuple[bool, str]]:
-        return (*self._identity_rules(), *self._llm_rules(), *self._asr_rules(), *self._production_rules())
+        llm = self.llm.rules(is_production=self.is_production)
+        return (*self._identity_rules(), *llm, *self._asr_rules(), *self._production_rules())
 
     def _identity_rules(self) -> Sequence[tuple[bool, str]]:
         wechat, local = self.wechat, self.wechat.local_login
@@ -254,30 +222,17 @@ class Settings(BaseSettings):
             ),
         )
 
-    def _llm_rules(self) -> Sequence[tuple[bool, str]]:
-        llm = self.llm
-        return (
-            (
-                not llm.is_scripted and not (llm.base_url and llm.model),
-                "CHATASSIST_LLM__BASE_URL and CHATASSIST_LLM__MODEL are both needed for an AI vendor.",
-            ),
-            (
-                self.is_production and llm.is_scripted and llm.vendor is None,
-                "No AI vendor is set: give CHATASSIST_LLM__BASE_URL, CHATASSIST_LLM__API_KEY and CHATASSIST_LLM__MODEL,"
-                " or CHATASSIST_LLM__VENDOR=scripted.",
-            ),
-        )
-
     def _asr_rules(self) -> Sequence[tuple[bool, str]]:
         asr = self.asr
         return (
             (
-                "engine" not in asr.model_fields_set and bool(asr.base_url or asr.api_key or asr.model),
+                "engine" not in asr.model_fields_set and bool(asr.vendor or asr.base_url or asr.api_key or asr.model),
                 "CHATASSIST_ASR__ENGINE is missing: say whisper_api or whisper_local; none leaves the others unused.",
             ),
             (
-                asr.engine is AsrEngine.WHISPER_API and not (asr.base_url and asr.model),
-                "CHATASSIST_ASR__BASE_URL and CHATASSIST_ASR__MODEL are both needed for the engine whisper_api.",
+                asr.engine is AsrEngine.WHISPER_API and not (asr.vendor or (asr.base_url and asr.model)),
+                "The engine whisper_api needs CHATASSIST_ASR__VENDOR, or both CHATASSIST_ASR__BASE_URL and"
+                " CHATASSIST_ASR__MODEL.",
             ),
             (
                 asr.engine is AsrEngine.WHISPER_LOCAL and not asr.model,

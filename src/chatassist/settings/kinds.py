@@ -1,6 +1,7 @@
 """What a setting may be: shapes that several settings share, each refusing nonsense in a sentence without the value."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -39,10 +40,22 @@ def _redis_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _header_secret(secret: SecretStr) -> SecretStr:
+def header_secret(secret: SecretStr) -> SecretStr:
+    """Return a secret that fits into a header. Raises ValueError."""
     if re.search(r"[^\x21-\x7e]", secret.get_secret_value()):
         raise ValueError("must be visible ASCII characters without blanks")
     return secret
+
+
+def matching(pattern: str, sentence: str) -> Callable[[str], str]:
+    """Return a check that a whole text matches; its own words, since pydantic's would show the pattern."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(sentence)
+        return text
+
+    return check
 
 
 def _zone(name: str) -> str:
@@ -58,7 +71,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 RedisAddress = Annotated[SecretStr, AfterValidator(_redis_address)]
-HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(header_secret)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 Listed = Annotated[tuple[str, ...], NoDecode]
 """Several values in one variable, separated by commas."""

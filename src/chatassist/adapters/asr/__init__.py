@@ -1,1 +1,1 @@
-"""Speech to text: Whisper at any vendor that speaks the OpenAI protocol, Whisper on this machine, or none."""
+"""Speech to text: at any vendor that speaks the OpenAI protocol (as a form or by chat), by Whisper here, or none."""

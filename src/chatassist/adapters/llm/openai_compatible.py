@@ -22,16 +22,19 @@ from chatassist.adapters.openai_client import (
     Posts,
     Unsendable,
     VendorSilent,
-    open_vendor,
     sorted_out,
 )
+from chatassist.adapters.vendor import Access, Vendor
 from chatassist.adapters.vendor_errors import Kind, Refused
 from chatassist.domain.errors import (
     ContextTooLong,
+    LlmKeyRefused,
     LlmMisconfigured,
     LlmOverloaded,
+    LlmParameterRefused,
     LlmTimeout,
     LlmUnavailable,
+    LlmUnpaid,
     ModelFailed,
 )
 from chatassist.domain.model import Prompt
@@ -41,58 +44,60 @@ from chatassist.domain.turns import FinishReason
 _PATH = "/chat/completions"
 _USAGE_WAIT = 1.0  # seconds after the finish reason in which usage may still come
 _CLOSE_WAIT = 0.1  # seconds after [DONE] in which the body may end, so that the connection can be used again
+_UNSAFE = (Kind.UNSAFE_INPUT, Kind.UNSAFE_OUTPUT)
 _ERRORS: Mapping[Kind, type[ModelFailed | ContextTooLong]] = {
-    Kind.BILLING: LlmUnavailable,
-    Kind.TOO_LONG: ContextTooLong,
+    Kind.AUTH: LlmKeyRefused,
     Kind.CONFIGURATION: LlmMisconfigured,
+    Kind.BILLING: LlmUnpaid,
+    Kind.RATE: LlmOverloaded,
     Kind.OVERLOAD: LlmOverloaded,
-    Kind.PARAMETER: LlmMisconfigured,
+    Kind.TOO_LONG: ContextTooLong,
+    Kind.PARAMETER: LlmParameterRefused,
     Kind.FAULT: LlmUnavailable,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What need not be given. `temperature` and `max_output_tokens` are sent only if set.
+    """What need not be given. `temperature`, `max_output_tokens` and `thinking` are sent only if set.
 
-    `max_body`: bytes of one answer; a thinking model sends about 400 a token. `max_connections`: answers at a time.
+    `thinking`: whether the model shall think before it answers. `max_body`: bytes of one answer; a thinking model sends
+    about 400 a token. `max_connections`: answers at a time.
     """
 
     temperature: float | None = None
     max_output_tokens: int | None = None
+    thinking: bool | None = None
     max_body: int = 16 * 1024 * 1024
     max_connections: int = 1024
 
 
 class OpenAiCompatibleChatModel(ChatModel):
-    """One vendor, one key, one default model. `idle_timeout`: seconds without any byte, a comment's included."""
+    """One vendor, one key, one default model. `idle_timeout`: seconds without any byte, a comment's included.
 
-    def __init__(
-        self, *, base_url: str, api_key: str, model: str, idle_timeout: float, options: Options | None = None
-    ) -> None:
+    One reply is one call: what may be tried again, and how, is the matter of those who stand around it.
+    """
+
+    def __init__(self, access: Access, *, model: str, idle_timeout: float, options: Options | None = None) -> None:
         options = options or Options()
+        self._vendor = access.vendor
         self._model = model
         self._max_body = options.max_body
+        self._optional = _optional(access.vendor, options)
         transport = HttptoolsTransport(max_connections=options.max_connections)
         http = open_vendor_client(read_timeout=idle_timeout, transport=transport)
-        self._vendor = open_vendor(base_url=base_url, api_key=api_key, http=http, path=_PATH)
-        self._posts = Posts(self._vendor, transport, _PATH, timeout=http.timeout)
-        self._optional: dict[str, object] = {"stream_options": {"include_usage": True}}
-        if options.temperature is not None:
-            self._optional["temperature"] = options.temperature
-        if options.max_output_tokens is not None:
-            self._optional["max_tokens"] = options.max_output_tokens
+        self._posts = Posts(access, http, transport, _PATH)
 
     async def aclose(self) -> None:
         """Close all connections; calls in progress fail."""
-        await self._vendor.close()
+        await self._posts.vendor.close()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """Yield the vendor's reply; see ChatModel."""
         model = prompt.model or self._model
-        reply = ReplyReader(model=model, max_body=self._max_body)
+        reply = ReplyReader(self._vendor, model=model, max_body=self._max_body)
         try:
-            async with aclosing(await self._open(prompt)) as response:
+            async with aclosing(await self._posts.send(self._request(prompt, model))) as response:
                 parts = cast("httpx2.AsyncByteStream", response.stream).__aiter__()
                 async for part in parts:
                     for chunk in reply.feed(part):
@@ -104,31 +109,37 @@ class OpenAiCompatibleChatModel(ChatModel):
                 yield chunk
             last = reply.last()
         except Refused as refused:
-            if refused.kind is not Kind.UNSAFE:
-                raise _refused(refused) from refused
+            if refused.kind not in _UNSAFE:
+                raise _ERRORS[refused.kind](str(refused), retry_after=refused.retry_after) from refused
             last = Chunk(finish_reason=FinishReason.BLOCKED, model=model)
         except FOREIGN as exc:
             raise _translated(exc) from exc
         yield last
 
-    async def _open(self, prompt: Prompt) -> httpx2.Response:
-        """Call the vendor; once more without optional fields if it refuses a parameter: older servers do."""
-        required = {
-            "model": prompt.model or self._model,
+    def _request(self, prompt: Prompt, model: str) -> bytes:
+        # Earlier reasoning is not sent back: see `catalogue` before a vendor wants it.
+        body = {
+            "model": model,
             "messages": [{"role": said.role.value, "content": said.content} for said in prompt.utterances],
             "stream": True,
+            **({} if prompt.bare else self._optional),
         }
-        try:
-            return await self._post({**required, **self._optional})
-        except Refused as refused:
-            if refused.kind is not Kind.PARAMETER:
-                raise
-        return await self._post(required)
-
-    async def _post(self, body: dict[str, object]) -> httpx2.Response:
         # "replace": a system prompt from a badly encoded environment holds lone surrogates.
-        content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
-        return await self._posts.send(content)
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+def _optional(vendor: Vendor, options: Options) -> Mapping[str, object]:
+    """Return what a request holds beside what every vendor needs."""
+    body: dict[str, object] = dict(vendor.extra)
+    if vendor.counts_usage:
+        body["stream_options"] = {"include_usage": True}
+    if options.temperature is not None:
+        body["temperature"] = min(max(options.temperature, vendor.min_temperature), vendor.max_temperature)
+    if options.max_output_tokens is not None and vendor.limit_parameter is not None:
+        body[vendor.limit_parameter] = options.max_output_tokens
+    if options.thinking is not None:
+        body.update((vendor.thinking.on if options.thinking else vendor.thinking.off) or {})
+    return body
 
 
 async def _linger(parts: AsyncIterator[bytes], reply: ReplyReader) -> None:
@@ -141,13 +152,6 @@ async def _linger(parts: AsyncIterator[bytes], reply: ReplyReader) -> None:
         async with asyncio.timeout(_CLOSE_WAIT):
             async for _ in parts:
                 pass
-
-
-def _refused(refused: Refused) -> ModelFailed | ContextTooLong:
-    error = _ERRORS[refused.kind](str(refused), retry_after=refused.retry_after)
-    if refused.kind is Kind.BILLING:
-        error.retry_after = None  # paying takes longer than any wait we could name
-    return error
 
 
 def _translated(exc: Exception) -> ModelFailed:

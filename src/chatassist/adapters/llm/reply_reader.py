@@ -10,7 +10,9 @@ from typing import TypeGuard
 
 from chatassist.adapters.clean_text import CleanText
 from chatassist.adapters.llm.event_stream import EventStream
-from chatassist.adapters.vendor_errors import refusal_within
+from chatassist.adapters.llm.inline_thinking import InlineThinking
+from chatassist.adapters.vendor import Vendor
+from chatassist.adapters.vendor_errors import Kind
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.model import is_clean
 from chatassist.domain.ports.llm import Chunk
@@ -30,19 +32,25 @@ _FINISH_REASONS = {
     "sensitive": FinishReason.BLOCKED,  # Zhipu, Hunyuan
 }
 _FAILURES = frozenset({"error", "network_error", "insufficient_system_resource"})  # OpenRouter, Zhipu, DeepSeek
-_THINKING = ("reasoning_content", "reasoning")  # most Chinese vendors; vLLM, Ollama, OpenRouter, Groq
 _UNFINISHED = frozenset({"", "null"})  # what some write instead of null
+_UNSAFE = (Kind.UNSAFE_INPUT, Kind.UNSAFE_OUTPUT)
 
 
 class ReplyReader:
-    """Reads one answer. `model`: the one asked for; `max_body`: bytes after which an answer counts as endless."""
+    """Reads one answer of a vendor. `model`: the one asked for; `max_body`: bytes after which it counts as endless."""
 
-    def __init__(self, *, model: str, max_body: int) -> None:
+    def __init__(self, vendor: Vendor, *, model: str, max_body: int) -> None:
+        self._refusals = vendor.refusals
+        self._flags = vendor.flags.keys()
+        self._usage_in = vendor.usage_in
+        self._fields = vendor.thinking.fields
         self._room = max_body
         self._events = EventStream(max_event=min(_MAX_EVENT, max_body))
         self._text = CleanText()
+        self._inline = InlineThinking()
         self._thinking = CleanText()
         self._spoken = False
+        self._thought = False
         self._finish: FinishReason | None = None
         self._broken = False
         self._model = model
@@ -69,13 +77,15 @@ class ReplyReader:
 
     def last(self) -> Chunk:
         """Return the chunk with the finish reason. Raises LlmUnavailable if the vendor did not finish."""
+        text, thinking = map("".join, zip(self._apart(self._text.end()), self._inline.end(), strict=True))
+        spoken = self._spoken or bool(text)
         finish = self._finish
-        if finish is None and self.done and self._spoken and not self._broken:
+        if finish is None and self.done and spoken and not self._broken:
             finish = FinishReason.STOP  # Ollama sometimes leaves it null
         if finish is None:
-            msg = "the vendor broke off its answer" if self._spoken else "the vendor's answer holds no reply"
+            msg = "the vendor broke off its answer" if spoken else "the vendor's answer holds no reply"
             raise LlmUnavailable(msg)
-        return Chunk(text=self._text.end(), finish_reason=finish, model=self._model, usage=self._usage)
+        return Chunk(text=text, thinking=thinking, finish_reason=finish, model=self._model, usage=self._usage)
 
     def _chunks(self, events: Iterator[bytes]) -> Iterator[Chunk]:
         for event in events:
@@ -102,34 +112,51 @@ class ReplyReader:
         """Return what an event brings: text, and thinking."""
         if not isinstance(document, dict):
             return "", ""
-        refused = None if self.over else refusal_within(document)
-        if refused is not None:
-            raise refused
         choices = document.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None  # empty with usage, and from Azure
+        self._raise_refusal(document, choice)
         self._note(document, choice)
         return self._speak(choice) if isinstance(choice, dict) and not self.over else ("", "")
 
+    def _raise_refusal(self, document: dict[str, object], choice: object) -> None:
+        """Raise Refused where an event is or holds one; after the last text only if that has to be withdrawn."""
+        refused = self._refusals.within(document)
+        if self._flags:
+            for holder in (document, choice):
+                if isinstance(holder, dict) and not self._flags.isdisjoint(holder):
+                    refused = refused or self._refusals.flagged(holder)
+        if refused is not None and (refused.kind in _UNSAFE or not self.over):
+            raise refused
+
     def _speak(self, choice: dict[str, object]) -> tuple[str, str]:
-        said = choice.get("delta")
-        if not isinstance(said, dict) and isinstance(choice.get("message"), dict):
+        said, whole = choice.get("delta"), choice.get("message")
+        if not isinstance(said, dict) and isinstance(whole, dict):
             # A whole completion: in place of a stream, or (MiniMax) once more at its end.
-            said, self.done = None if self._spoken else choice["message"], True
-        content = said.get("content") if isinstance(said, dict) else None
-        text = self._text.feed(content) if isinstance(content, str) else ""
-        if not self._spoken and not text.strip():
-            text = ""  # Moonshot and Qwen may begin with stray whitespace
-        self._spoken = self._spoken or bool(text)
-        thinking = "".join(self._thoughts(said)) if isinstance(said, dict) else ""
+            said, self.done = None if self._spoken or self._thought else whole, True
+        text = thinking = ""
+        if isinstance(said, dict):
+            content = said.get("content")
+            thinking = self._thoughts(said)
+            if isinstance(content, str) and content:
+                text, inline = self._apart(self._text.feed(content))
+                thinking += inline
+            self._thought = self._thought or bool(thinking)
         self._end(choice.get("finish_reason"))
         return text, thinking
 
-    def _thoughts(self, said: dict[str, object]) -> Iterator[str]:
-        for field in _THINKING:
-            thought = said.get(field)
-            if isinstance(thought, str) and thought:
-                yield self._thinking.feed(thought)
-                return  # some send both
+    def _apart(self, piece: str) -> tuple[str, str]:
+        """Return what of a piece is text, and what is inline thinking. Stray blanks before any text are neither."""
+        if self._spoken:
+            return piece, ""
+        text, thinking = self._inline.feed(piece)
+        self._spoken = self._inline.over
+        return text, thinking
+
+    def _thoughts(self, said: dict[str, object]) -> str:
+        for field in self._fields:
+            if thought := said.get(field):
+                return self._thinking.feed(_in_words(thought))  # some send the same in two
+        return ""
 
     def _end(self, reason: object) -> None:
         if not isinstance(reason, str) or reason in _UNFINISHED:
@@ -144,9 +171,21 @@ class ReplyReader:
         model = document.get("model")
         if model != self._model and isinstance(model, str) and 0 < len(model) <= _MAX_MODEL_CHARS and is_clean(model):
             self._model = model
-        for holder in (document, document.get("x_groq"), choice):  # Moonshot counts within the choice
-            if isinstance(holder, dict) and "usage" in holder:
-                self._usage = _usage(holder["usage"]) or self._usage
+        if counts := document.get("usage"):
+            self._usage = _usage(counts) or self._usage
+        for name in self._usage_in:
+            holder = choice if name == "choices" else document.get(name)
+            if isinstance(holder, dict) and (counts := holder.get("usage")):
+                self._usage = _usage(counts) or self._usage
+
+
+def _in_words(thought: object) -> str:
+    """Return the words of a thought: OpenRouter and MiniMax make lists of parts, some of which are encrypted."""
+    if isinstance(thought, str):
+        return thought
+    parts = [part for part in thought if isinstance(part, dict)] if isinstance(thought, list) else []
+    found = (part.get("text") or part.get("summary") for part in parts)
+    return "".join(words for words in found if isinstance(words, str))
 
 
 def _usage(counts: object) -> Usage | None:

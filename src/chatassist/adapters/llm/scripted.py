@@ -12,7 +12,7 @@ _PIECE = 8  # characters
 _ANSWER = (
     "目前还没有接入任何 AI 服务商，这段文字是程序自带的固定回复，不是 AI 生成的。"
     "本次对话里，我看到了 {count} 条消息。"
-    "要得到真正的回答，请设置 CHATASSIST_LLM__BASE_URL、CHATASSIST_LLM__API_KEY 和 CHATASSIST_LLM__MODEL"
+    "要得到真正的回答，请设置 CHATASSIST_LLM__VENDOR、CHATASSIST_LLM__API_KEY 和 CHATASSIST_LLM__MODEL"
     " 这三个环境变量，然后重新启动服务。"
 )
 

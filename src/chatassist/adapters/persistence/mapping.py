@@ -11,8 +11,8 @@ from chatassist.domain.turns import Feedback, FinishReason, Message, Rating, Rep
 QUESTION_COLUMNS = ("id", "session_id", "user_id", "position", "content", "created_at")
 REPLY_COLUMNS = (
     *("id", "version", "attempt", "seq", "instance_id", "client_key", "requested_model", "status", "finish_reason"),
-    *("reason", "content", "thinking", "model", "input_tokens", "output_tokens", "rating", "comment"),
-    *("created_at", "ended_at"),
+    *("reason", "content", "thinking", "model", "rating", "comment", "created_at", "ended_at"),
+    *("input_tokens", "output_tokens", "usage_estimated"),
 )
 
 
@@ -89,7 +89,7 @@ def as_turn(columns: Sequence[Any]) -> Turn:
 def as_reply(columns: Sequence[Any]) -> Reply:
     """Make a reply of REPLY_COLUMNS."""
     reply_id, version, attempt, seq, instance_id, key, requested, status, finish_reason, *rest = columns
-    reason, content, thinking, model, input_tokens, output_tokens, rating, comment, created_at, ended_at = rest
+    reason, content, thinking, model, rating, comment, created_at, ended_at, *tokens = rest
     return Reply(
         id=reply_id,
         version=version,
@@ -104,11 +104,17 @@ def as_reply(columns: Sequence[Any]) -> Reply:
         content=content,
         thinking=thinking or "",
         model=model,
-        usage=None if input_tokens is None else Usage(input_tokens=input_tokens, output_tokens=output_tokens),
+        usage=_usage(*tokens),
         feedback=None if rating is None else Feedback(rating=Rating(rating), comment=comment),
         created_at=created_at,
         ended_at=ended_at,
     )
+
+
+def _usage(read: int | None, written: int | None, estimated: bool | None) -> Usage | None:
+    if read is None or written is None:
+        return None
+    return Usage(input_tokens=read, output_tokens=written, estimated=bool(estimated))
 
 
 def turn_values(turn: Turn) -> list[dict[str, Any]]:
@@ -148,6 +154,7 @@ def reply_values(turn: Turn) -> dict[str, Any]:
         "model": reply.model,
         "input_tokens": usage and usage.input_tokens,
         "output_tokens": usage and usage.output_tokens,
+        "usage_estimated": usage and usage.estimated,
         "ended_at": reply.ended_at,
         "thinking": reply.thinking or None,
         "rating": feedback and feedback.rating.value,

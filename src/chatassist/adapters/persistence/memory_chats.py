@@ -34,11 +34,18 @@ class MemorySessions(Sessions):
         return session
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
+        self,
+        session_id: str,
+        user_id: str,
+        at: datetime,
+        *,
+        turns: int = 1,
+        said: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Let a reply begin."""
         session = await self._kept(session_id, user_id)
-        self._tables.change_session(session.began(at, turns=turns, said=said))
+        self._tables.change_session(session.began(at, turns=turns, said=said, model=model))
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revisions."""
@@ -88,12 +95,13 @@ class MemoryTurns(Turns):
         await self.add(turn)
 
     async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
-        """Return the session's count and its youngest turns that speak."""
+        """Return the session's count and model, and its youngest turns that speak."""
         session = self._tables.sessions.get(session_id)
         if session is None:
-            return Window(accepted=0, exchanges=[])
+            return Window(accepted=0, exchanges=[], model=None)
         spoken = [turn for turn in self._shown(session_id) if turn.speaks and turn.message.position < before]
-        return Window(accepted=session.turns, exchanges=[Exchange.of(turn) for turn in _last(spoken, limit)])
+        exchanges = [Exchange.of(turn) for turn in _last(spoken, limit)]
+        return Window(accepted=session.turns, exchanges=exchanges, model=session.model)
 
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
         """Return the youngest turns."""

@@ -108,11 +108,18 @@ class RedisSessions(Sessions):
         return await self._memory.get(session_id, user_id)
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
+        self,
+        session_id: str,
+        user_id: str,
+        at: datetime,
+        *,
+        turns: int = 1,
+        said: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Let a reply begin; of two units that do so at once, one is repeated."""
         await self._loaded.session(session_id)
-        await self._memory.touch(session_id, user_id, at, turns=turns, said=said)
+        await self._memory.touch(session_id, user_id, at, turns=turns, said=said, model=model)
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revision; of two units that do so at once, one is repeated."""
@@ -156,7 +163,7 @@ class RedisTurns(Turns):
         await self.add(turn)
 
     async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
-        """Return the session's count and what was said last."""
+        """Return the session's count and model, and what was said last."""
         await self._loaded.session(session_id)
         return await self._memory.window(session_id, limit, before=before)
 

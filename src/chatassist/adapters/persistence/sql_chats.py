@@ -106,13 +106,15 @@ SHOWN_TURNS = _TURNS.where(is_shown(_REPLY, _OTHER))
 SHOWN = _REPLY.c
 """The columns of the reply that such a turn shows."""
 _LATEST = _youngest(SHOWN_TURNS)
-_COUNT = select(SESSIONS.c.turns).where(SESSIONS.c.id == bindparam("session_id"))
+_THE_SESSION = SESSIONS.c.id == bindparam("session_id")
 _WINDOW = Prepared(
     _youngest(
-        # No derived table: with its long texts MariaDB would write it to disk.
-        select(_REPLY.c.position, _QUESTION.c.content, _REPLY.c.content, _COUNT.scalar_subquery())
-        .join_from(_REPLY, _QUESTION, _IS_QUESTION)
+        # No derived table: with its long texts MariaDB would write it to disk. The session's row is found by its id.
+        select(SESSIONS.c.turns, SESSIONS.c.model, _REPLY.c.position, _QUESTION.c.content, _REPLY.c.content)
+        .join_from(SESSIONS, _REPLY, _REPLY.c.session_id == SESSIONS.c.id)
+        .join(_QUESTION, _IS_QUESTION)
         .where(
+            _THE_SESSION,
             _REPLY.c.version > QUESTION_VERSION,
             _REPLY.c.position < bindparam("before", type_=MESSAGES.c.position.type),
             _is_good(_REPLY),
@@ -121,6 +123,7 @@ _WINDOW = Prepared(
         )
     )
 )
+_EMPTY_WINDOW = Prepared(select(SESSIONS.c.turns, SESSIONS.c.model).where(_THE_SESSION))
 _AT = (MESSAGES.c.session_id == bindparam("in_session"), MESSAGES.c.position == bindparam("at_position"))
 _VERSIONS = (
     select(MESSAGES.c.id, MESSAGES.c.version, MESSAGES.c.status)
@@ -141,8 +144,8 @@ _FIRST_QUESTION = (
 )
 _ERASE = delete(MESSAGES).where(*_AT, MESSAGES.c.client_key.is_(None))
 _EMPTIED = dict.fromkeys(
-    ("instance_id", "requested_model", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "thinking",
-     "rating", "comment")
+    ("instance_id", "requested_model", "finish_reason", "reason", "model", "input_tokens", "output_tokens",
+     "usage_estimated", "thinking", "rating", "comment")
 )  # fmt: skip
 _EMPTY = update(MESSAGES).where(*_AT).values(_EMPTIED | {"content": "", "status": DELETED, "ended_at": bindparam("at")})
 _TELL_SESSION = (
@@ -194,13 +197,15 @@ class SqlTurns(Turns):
             raise
 
     async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
-        """Return count and exchanges; where none speaks, the count has to be asked for by itself."""
+        """Return what the session tells, and exchanges; where none speaks, the session has to be asked by itself."""
         sought = {"session_id": session_id, "limit": limit, "before": before}
         rows = await _WINDOW.rows(self._db, sought)
         if not rows:
-            return Window(accepted=await self._db.scalar(_COUNT, {"session_id": session_id}) or 0, exchanges=())
-        exchanges = [Exchange(position=at, question=said, answer=replied) for at, said, replied, _ in reversed(rows)]
-        return Window(accepted=rows[0][-1], exchanges=exchanges)
+            known = await _EMPTY_WINDOW.rows(self._db, {"session_id": session_id})
+            accepted, model = known[0] if known else (0, None)
+            return Window(accepted=accepted, exchanges=(), model=model)
+        exchanges = [Exchange(position=at, question=said, answer=replied) for *_, at, said, replied in reversed(rows)]
+        return Window(accepted=rows[0][0], exchanges=exchanges, model=rows[0][1])
 
     async def latest(self, session_id: str, limit: int) -> Sequence[Turn]:
         """Return the youngest turns, oldest first."""

@@ -22,7 +22,10 @@ _SAVED_AT_ONCE = 50  # texts in one statement
 _SAVED_CHARS = 400_000  # and with these it is full: at 4 bytes each, below the smallest packet limit (MySQL 5.7: 4 MiB)
 
 _ALIVE = select(INSTANCES.c.id).where(INSTANCES.c.until > bindparam("now"))
-_ENDED = ("status", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "ended_at")
+_ENDED = (
+    *("status", "finish_reason", "reason", "model", "input_tokens", "output_tokens", "usage_estimated"),
+    "ended_at",
+)
 _TEXTS = ("content", "thinking")
 
 
@@ -213,6 +216,7 @@ def _end_values(end: End) -> dict[str, Any]:
         "new_model": end.model,
         "new_input_tokens": end.usage and end.usage.input_tokens,
         "new_output_tokens": end.usage and end.usage.output_tokens,
+        "new_usage_estimated": end.usage and end.usage.estimated,
         "new_ended_at": end.at,
         "seen": preview_of(end.content or ""),
     }

@@ -37,6 +37,7 @@ _TOUCH = Together(
         SESSIONS.c.listed_at: _AT,
         SESSIONS.c.title: case((SESSIONS.c.title == "", bindparam("words", type_=String)), else_=SESSIONS.c.title),
         SESSIONS.c.preview: func.coalesce(bindparam("seen", type_=String), SESSIONS.c.preview),
+        SESSIONS.c.model: func.coalesce(bindparam("chosen", type_=String), SESSIONS.c.model),
     }
     | _REVISE_SESSION,
     (USERS, _OF_ITS_USER, _REVISE_USER),
@@ -82,10 +83,17 @@ class SqlSessions(Sessions):
         return as_session(row)
 
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
+        self,
+        session_id: str,
+        user_id: str,
+        at: datetime,
+        *,
+        turns: int = 1,
+        said: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Let a reply begin; the UPDATE locks the rows of session and user until the unit ends."""
-        new = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns}
+        new = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns, "chosen": model}
         new |= {"seen": None if said is None else preview_of(said), "words": first_words(said or "")}
         if not await _TOUCH.change(self._db, new):
             raise SessionNotFound

@@ -128,6 +128,7 @@ class SessionRow(Row, table=True):
     revision: int = Field(sa_type=BigInteger, sa_column_kwargs=_from("0"))
     deletion_id: str | None = Field(sa_type=_ID)
     listed_at: datetime | None = Field(sa_type=UtcDateTime)
+    model: str | None = Field(sa_type=String(128))
 
 
 class MessageRow(Row, table=True):
@@ -167,6 +168,7 @@ class MessageRow(Row, table=True):
     thinking: str | None = Field(sa_type=_CONTENT)
     rating: str | None = Field(sa_type=String(8))
     comment: str | None = Field(sa_type=String(500))
+    usage_estimated: bool | None
 
 
 class UsageRow(Row, table=True):

@@ -26,12 +26,13 @@ MAX_POSITION = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What a claim sees of its session: how many turns were accepted (a touch of this unit counts), and the youngest
-    that speak, oldest first.
+    """What a claim sees of its session: how many turns were accepted, and its model (a touch of this unit counts in
+    both), and the youngest turns that speak, oldest first.
     """
 
     accepted: int
     exchanges: Sequence[Exchange]
+    model: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,14 @@ class Sessions(ABC):
 
     @abstractmethod
     async def touch(
-        self, session_id: str, user_id: str, at: datetime, *, turns: int = 1, said: str | None = None
+        self,
+        session_id: str,
+        user_id: str,
+        at: datetime,
+        *,
+        turns: int = 1,
+        said: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Let one more reply begin (`Session.began`), and hold the session's row until the unit ends.
 
@@ -92,7 +100,7 @@ class Turns(ABC):
 
     @abstractmethod
     async def window(self, session_id: str, limit: int, *, before: int = MAX_POSITION) -> Window:
-        """Return the session's count and its `limit` youngest turns whose shown version speaks (`Turn.speaks`).
+        """Return the session's count and model, and its `limit` youngest turns that speak in the version they show.
 
         `before`: only turns of lower position.
         """

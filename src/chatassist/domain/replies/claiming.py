@@ -109,7 +109,7 @@ class Claims:
             updated_at=now,
             saved=user.preferences.save_history,
         )
-        session = new.began(now, turns=1, said=draft.text)
+        session = new.began(now, turns=1, said=draft.text, model=draft.model)
         return session.continuing(continues) if continues else session
 
     async def _unsaved_session(self, user: User, draft: Draft) -> Session | None:

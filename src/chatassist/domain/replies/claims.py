@@ -16,7 +16,7 @@ from chatassist.domain.errors import (
 )
 from chatassist.domain.model import Prompt, Session
 from chatassist.domain.ports.people import Taken
-from chatassist.domain.ports.persistence import Store, Transaction, Version
+from chatassist.domain.ports.persistence import Store, Transaction, Version, Window
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 from chatassist.domain.usage import Meter, Used
@@ -84,34 +84,33 @@ class Claim(ABC):
         """
         before = await self._before()  # first: once the claim is committed nothing may fail any more
 
-        async def work(tx: Transaction) -> tuple[Turn, Sequence[Exchange]]:
+        async def work(tx: Transaction) -> tuple[Turn, Window]:
             done = await self._work(tx, instance_id)
             if self.counts_in is None:  # last, as an end does: whoever locks in one order never waits in a circle
                 await tx.usages.count(self.meter, _ONE)
             return done
 
-        turn, exchanges = await self.store.write(work)
+        turn, window = await self.store.write(work)
         await self._count_elsewhere()
-        return self._accepted(turn, before, exchanges)
+        return self._accepted(turn, before, window)
 
     async def find(self, instance_id: str) -> Accepted | None:
         """Return what `make` stored, if it did: a COMMIT that is still on its way is waited for."""
 
-        async def look(tx: Transaction) -> tuple[Turn, Sequence[Exchange]] | None:
+        async def look(tx: Transaction) -> tuple[Turn, Window] | None:
             turn = await tx.turns.find_settled(self.reply_id, self.user_id)
             if turn is None or turn.reply.instance_id != instance_id or turn.reply.status is not Status.RUNNING:
                 return None
             at = turn.message.position
-            window = await tx.turns.window(turn.message.session_id, WINDOW_TURNS, before=at)
-            return turn, window.exchanges
+            return turn, await tx.turns.window(turn.message.session_id, WINDOW_TURNS, before=at)
 
         before = await self._before()
         found = await self.store.write(look)
         return self._accepted(found[0], before, found[1]) if found else None
 
     @abstractmethod
-    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
-        """Do the unit of work; return the turn, and what was said before it."""
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
+        """Do the unit of work; return the turn, and what its session was before it."""
 
     async def _count_elsewhere(self) -> None:
         if self.counts_in is None:
@@ -124,9 +123,9 @@ class Claim(ABC):
     async def _before(self) -> Sequence[Exchange]:
         return await self.background.exchanges() if self.background else ()
 
-    def _accepted(self, turn: Turn, before: Sequence[Exchange], exchanges: Sequence[Exchange]) -> Accepted:
-        earlier = [*before, *(one for one in exchanges if one.position < turn.message.position)]
-        prompt = build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model)
+    def _accepted(self, turn: Turn, before: Sequence[Exchange], window: Window) -> Accepted:
+        earlier = [*before, *(one for one in window.exchanges if one.position < turn.message.position)]
+        prompt = build_prompt(self.rules, earlier, turn.message, turn.reply.requested_model or window.model)
         return Accepted(turn=turn, prompt=prompt, meter=self.meter)
 
 
@@ -143,23 +142,24 @@ class SendClaim(Claim):
     opens: Session | None
     saved: bool = True
 
-    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
-        position, exchanges = await self._take_place(tx)
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
+        window = await self._take_place(tx)
+        position = window.accepted
         turn = self._turn(position, instance_id)
         await tx.turns.add(turn)
         if not self.saved and position > UNSAVED_TURNS:
             await tx.turns.delete(self.session_id, position - UNSAVED_TURNS, self.now)
-        return turn, exchanges
+        return turn, window
 
-    async def _take_place(self, tx: Transaction) -> tuple[int, Sequence[Exchange]]:
+    async def _take_place(self, tx: Transaction) -> Window:
         if self.opens is not None:
             if self.saved and not await tx.users.revise(self.user_id):
                 raise LoginEnded
             await tx.sessions.add(self.opens)
-            return 1, ()
-        await tx.sessions.touch(self.session_id, self.user_id, self.now, said=self.draft.text)
-        window = await tx.turns.window(self.session_id, WINDOW_TURNS)
-        return window.accepted, window.exchanges
+            return Window(accepted=1, exchanges=(), model=self.opens.model)
+        said, model = self.draft.text, self.draft.model
+        await tx.sessions.touch(self.session_id, self.user_id, self.now, said=said, model=model)
+        return await tx.turns.window(self.session_id, WINDOW_TURNS)
 
     def _turn(self, position: int, instance_id: str) -> Turn:
         message = Message(
@@ -183,26 +183,27 @@ class SendClaim(Claim):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartClaim(Claim):
-    """The next attempt of a reply that failed, whatever became of later versions, as long as none of them runs.
+    """The next attempt of a reply that failed, by the model that was asked for then, else by the session's.
 
-    Raises Taken when somebody else began it, ReplyRunning, SessionNotFound.
+    It is made whatever became of other versions, but beside none. Raises Taken when somebody else began it,
+    ReplyRunning, SessionNotFound.
     """
 
     failed: Turn
 
-    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message, reply = self.failed.message, self.failed.reply
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
         _no_other_runs(await tx.turns.versions(message.session_id, message.position), reply.id)
         if not await tx.replies.restart(reply.id, reply.attempt, instance_id):
             raise Taken("the attempt was begun")
         window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
-        return replace(self.failed, reply=reply.restarted(instance_id)), window.exchanges
+        return replace(self.failed, reply=reply.restarted(instance_id)), window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegenerateClaim(Claim):
-    """A new version of the reply to the session's last message.
+    """A new version of the reply to the session's last message; `model` is for this one, and no choice for later ones.
 
     Raises NotLastTurn, ReplyRunning, SessionNotFound, MessageNotFound, and Taken when the key is in use.
     """
@@ -211,7 +212,7 @@ class RegenerateClaim(Claim):
     key: str | None
     model: str | None
 
-    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Sequence[Exchange]]:
+    async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message = self.turn.message
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
         versions = await tx.turns.versions(message.session_id, message.position)
@@ -230,8 +231,7 @@ class RegenerateClaim(Claim):
         )
         turn = replace(self.turn, reply=reply)
         await tx.turns.add_version(turn)
-        window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
-        return turn, window.exchanges
+        return turn, await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
 
 
 def _no_other_runs(versions: Sequence[Version], reply_id: str) -> None:

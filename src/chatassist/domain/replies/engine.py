@@ -18,7 +18,6 @@ from chatassist.domain.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from chatassist.domain.model import Prompt
 from chatassist.domain.ports.llm import ChatModel
 from chatassist.domain.ports.persistence import Store
 from chatassist.domain.ports.replies import Replace, ReplyFeed
@@ -188,12 +187,17 @@ class ReplyEngine:
         accepted.set_result(taken)
         scope = asyncio.timeout(self._rules.deadline)
         production = Production(
-            turn=taken.turn, meter=taken.meter, scope=scope, max_chars=self._rules.max_chars, seq=seq
+            turn=taken.turn,
+            prompt=taken.prompt,
+            meter=taken.meter,
+            scope=scope,
+            max_chars=self._rules.max_chars,
+            seq=seq,
         )
         self._productions[claim.reply_id] = production
         self._titler.watch(production)
         try:
-            end = await self._ends.settle(production, await self._produce(production, taken.prompt))
+            end = await self._ends.settle(production, await self._produce(production))
             self._titler.ended(production, end)
         finally:
             del self._productions[claim.reply_id]
@@ -212,13 +216,13 @@ class ReplyEngine:
             return await self._feed.append(reply.id, Replace("", "restarted"))
         return reply.first_seq
 
-    async def _produce(self, production: Production, prompt: Prompt) -> End:
+    async def _produce(self, production: Production) -> End:
         about = {"reply_id": production.turn.reply.id}
         try:
             async with production.scope:
                 if self._lease.leaving:
                     production.interrupt()
-                await self._stream(production, prompt)
+                await self._stream(production)
         except TimeoutError:
             if production.finish is None:  # else only the hanging up was cut short
                 return production.cut_short(self.clock())
@@ -232,9 +236,9 @@ class ReplyEngine:
             production.ending = True
         return await self._completed(production)
 
-    async def _stream(self, production: Production, prompt: Prompt) -> None:
+    async def _stream(self, production: Production) -> None:
         reply_id = production.turn.reply.id
-        async with aclosing(self._model.stream(prompt)) as chunks:
+        async with aclosing(self._model.stream(production.prompt)) as chunks:
             async for chunk in chunks:
                 if events := production.take(chunk):
                     production.seq = await self._feed.append(reply_id, *events)

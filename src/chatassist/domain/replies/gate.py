@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from chatassist.domain.errors import ContentBlocked, ModelUnknown, SessionNotFound
 from chatassist.domain.model import User, is_id
 from chatassist.domain.ports.limits import Limiter, Rule
+from chatassist.domain.ports.llm import ChatModel
 from chatassist.domain.ports.moderation import Moderator
 from chatassist.domain.turns import Draft
 
@@ -21,9 +22,10 @@ class MessageRules:
 class Gate:
     """Refuses, or lets pass; keeps nothing."""
 
-    def __init__(self, limiter: Limiter, moderator: Moderator, rules: MessageRules) -> None:
+    def __init__(self, limiter: Limiter, moderator: Moderator, model: ChatModel, rules: MessageRules) -> None:
         self._limiter = limiter
         self._moderator = moderator
+        self._model = model
         self._rules = rules
 
     def checked(self, draft: Draft) -> Draft:
@@ -33,8 +35,8 @@ class Gate:
     async def admit(self, user: User, draft: Draft) -> None:
         """Let a checked draft pass that is no repetition.
 
-        Raises ModelUnknown, SessionNotFound, TooManySends, ContentBlocked. Whether a session exists is found out later:
-        what is refused for that is counted.
+        Raises ModelUnknown, SessionNotFound, LlmBusy, TooManySends, ContentBlocked. Whether a session exists is found
+        out later: what is refused for that is counted.
         """
         if draft.session_id is not None and not is_id(draft.session_id):
             raise SessionNotFound
@@ -43,9 +45,13 @@ class Gate:
             raise ContentBlocked
 
     async def admit_model(self, user: User, model: str | None) -> None:
-        """Let a reply be made by this model, to what passed before. Raises ModelUnknown, TooManySends."""
+        """Let a reply be made by this model, to what passed before. Raises ModelUnknown, LlmBusy, TooManySends.
+
+        Whoever is refused for want of room is not counted: that is none of his doing.
+        """
         if model is not None and model not in self._rules.models:
             raise ModelUnknown
+        self._model.check_room(model)
         await self._limiter.hit(Rule.SENDS, user.id)
 
     async def count_read(self, user: User) -> None:

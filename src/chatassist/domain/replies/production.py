@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from chatassist.domain.errors import ChatAssistError, LlmTimeout, ReplyInterrupted
+from chatassist.domain.model import Prompt
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.ports.replies import Delta, Event, Replace, Thinking
+from chatassist.domain.prompt import estimate_usage
 from chatassist.domain.replies.title_words import EXCERPT_CHARS
 from chatassist.domain.turns import End, FinishReason, Saved, Status, Turn, Usage
 from chatassist.domain.usage import Meter
@@ -20,6 +22,7 @@ class Production:
     """Deadline, interruption and stop are one way out: the scope's time is over. `seq`: the last event's number."""
 
     turn: Turn
+    prompt: Prompt
     meter: Meter
     scope: asyncio.Timeout
     max_chars: int
@@ -50,6 +53,11 @@ class Production:
             self._text = ["".join(self._text)]
         return self._text[0] if self._text else ""
 
+    @property
+    def thinking(self) -> str:
+        """All thinking so far."""
+        return "".join(self._thinking)
+
     def take(self, chunk: Chunk) -> list[Event]:
         """Keep what a chunk brings; return the events that tell of it, cut where the reply is full."""
         self._model = (chunk.model or "")[:MODEL_CHARS] or self._model
@@ -73,6 +81,7 @@ class Production:
 
     def block(self, refusal: str) -> Event:
         """Withdraw what was said and thought; return the event that tells what is said instead."""
+        self._usage = self._usage or estimate_usage(self.prompt, self.text, self.thinking)  # it was made all the same
         self._text, self._thinking = [refusal], []
         return Replace(refusal, "moderation")
 
@@ -102,12 +111,14 @@ class Production:
     def so_far(self) -> Saved:
         """Return how far it has come."""
         reply = self.turn.reply
-        thinking = "".join(self._thinking)
+        thinking = self.thinking
         return Saved(reply_id=reply.id, attempt=reply.attempt, seq=self.seq, content=self.text, thinking=thinking)
 
     def _with_texts(self, end: End) -> End:
-        thinking = "".join(self._thinking)
-        return replace(end, content=self.text, thinking=thinking, model=self._model, usage=self._usage)
+        text, thinking, usage = self.text, self.thinking, self._usage
+        if usage is None and (text or thinking or end.status is Status.COMPLETE):
+            usage = estimate_usage(self.prompt, text, thinking)
+        return replace(end, content=text, thinking=thinking, model=self._model, usage=usage)
 
     def _cut(self, cause: type[ChatAssistError] | None) -> None:
         if not self.ending and not self.scope.expired():

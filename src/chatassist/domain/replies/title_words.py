@@ -43,10 +43,17 @@ def title_prompt(question: str, reply: str) -> Prompt:
     )
 
 
-def without_thinking(text: str) -> str:
+def title_of(answer: str) -> str:
+    """Return the title that an answer holds, in one line of at most 60 characters; empty if it holds none."""
+    titles = map(_bare, _without_thinking(answer).splitlines())
+    return next((title[:TITLE_CHARS].rstrip(" \u200d") for title in titles if any(map(_says, title))), "")
+
+
+def _without_thinking(text: str) -> str:
     """Return a text without what a model thinks in the middle of it, also where it never stops thinking.
 
-    Some templates leave the opening out: what comes before a closing is thinking too.
+    What it thinks before its answer never gets here, unless a template left the opening out: so what comes before a
+    closing is thinking too.
     """
     kept: list[str] = []
     begin, thinks = 0, False
@@ -57,12 +64,6 @@ def without_thinking(text: str) -> str:
             kept.append(text[begin : tag.start()])
         begin, thinks = tag.end(), not tag[1]
     return "".join(kept) + ("" if thinks else text[begin:])
-
-
-def title_of(answer: str) -> str:
-    """Return the title that an answer holds, in one line of at most 60 characters; empty if it holds none."""
-    titles = map(_bare, without_thinking(answer).splitlines())
-    return next((title[:TITLE_CHARS].rstrip(" \u200d") for title in titles if any(map(_says, title))), "")
 
 
 def _bare(line: str) -> str:

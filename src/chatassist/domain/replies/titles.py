@@ -17,7 +17,7 @@ from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.replies import ReplyFeed, Titled
 from chatassist.domain.replies.production import Production
 from chatassist.domain.replies.stores import Stores
-from chatassist.domain.replies.title_words import EXCERPT_CHARS, title_of, title_prompt, without_thinking
+from chatassist.domain.replies.title_words import EXCERPT_CHARS, title_of, title_prompt
 from chatassist.domain.turns import End, FinishReason, Status, Turn
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,10 @@ class Titler:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _try(self, production: Production, least: int = EXCERPT_CHARS) -> None:
-        """Begin a title, once, if at least so many characters of the reply are no thinking."""
+        """Begin a title, once, if the reply says something, in at least so many characters."""
         if production not in self._untitled or self._closed:
             return
-        spoken = without_thinking(production.text)
+        spoken = production.text
         if len(spoken) < least or not spoken.strip():
             return
         self._untitled.discard(production)

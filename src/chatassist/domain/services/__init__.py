@@ -10,6 +10,7 @@ from chatassist.domain.services.deletions import DeletionService
 from chatassist.domain.services.exports import ExportService
 from chatassist.domain.services.history import HistoryService
 from chatassist.domain.services.messages import MessageService
+from chatassist.domain.services.models import ModelService
 from chatassist.domain.services.replies import ReplyService
 from chatassist.domain.services.search import SearchService
 from chatassist.domain.services.sessions import SessionService
@@ -31,6 +32,7 @@ class Services:
     search: SearchService
     messages: MessageService
     replies: ReplyService
+    models: ModelService
     speech: SpeechService
     usage: UsageService
     exports: ExportService

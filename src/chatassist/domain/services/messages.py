@@ -74,7 +74,7 @@ class MessageService:
         that raises has changed nothing, but for StoreUnavailable: where the database went away at its COMMIT, only the
         same key tells what became of it.
         Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, MessageNotFound (the
-        key's turn was deleted), ReplyRunning (it failed, and another version of it is made), TooManySends,
+        key's turn was deleted), ReplyRunning (it failed, and another version of it is made), LlmBusy, TooManySends,
         ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = self._gate.checked(draft)
@@ -88,8 +88,8 @@ class MessageService:
     async def regenerate(self, user: User, reply_id: str, *, key: str | None = None, model: str | None = None) -> Sent:
         """Start another version of the reply to a session's last message; repeated with its key, find that version.
 
-        Raises KeyInvalid, MessageNotFound, NotLastTurn, ReplyRunning, ModelUnknown, IdempotencyMismatch, TooManySends,
-        ShuttingDown, StoreUnavailable.
+        Raises KeyInvalid, MessageNotFound, NotLastTurn, ReplyRunning, ModelUnknown, IdempotencyMismatch, LlmBusy,
+        TooManySends, ShuttingDown, StoreUnavailable.
         """
         check_key(key)
         model = model or None

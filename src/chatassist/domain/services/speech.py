@@ -12,6 +12,7 @@ from chatassist.domain.errors import (
     AudioNoSpeech,
     AudioTooLarge,
     ContentInvalid,
+    InvalidInput,
     ShuttingDown,
     Unavailable,
 )
@@ -64,8 +65,9 @@ class SpeechService:
         about = {"user_id": user.id, "kind": audio.kind, "bytes": len(data)}
         try:
             transcript = await self._in_time(audio, hints)
-        except Unavailable as error:
-            log.warning("transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
+        except (Unavailable, InvalidInput) as error:  # what an engine does not take, an operator wants to know, too
+            level = logging.WARNING if isinstance(error, Unavailable) else logging.INFO
+            log.log(level, "transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
             raise
         log.info("transcribed", extra={**about, "chars": len(transcript.text)})
         if not transcript.text.strip():

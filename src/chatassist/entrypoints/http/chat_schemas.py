@@ -23,7 +23,9 @@ class MessageIn(Asked):
         default=None,
         description="1 to 64 of [A-Za-z0-9_-]; a send repeated with it is the same send. Also `Idempotency-Key`.",
     )
-    model: str | None = Field(default=None, description="One of the operator's models")
+    model: str | None = Field(
+        default=None, description="One of `GET /ai/models`; the session's from now on. Without: the session's, if any"
+    )
 
     def draft(self, key: str | None) -> Draft:
         """Return the draft, under the given key."""
@@ -36,7 +38,9 @@ class RegenerateIn(Asked):
     client_message_id: str | None = Field(
         default=None, description="1 to 64 of [A-Za-z0-9_-]; a wish repeated with it is the same wish."
     )
-    model: str | None = Field(default=None, description="One of the operator's models")
+    model: str | None = Field(
+        default=None, description="One of `GET /ai/models`, for this version alone. Without: the session's, if any"
+    )
 
 
 class FeedbackIn(Asked):
@@ -62,10 +66,13 @@ class FeedbackIn(Asked):
 
 
 class UsageOut(Wire):
-    """Tokens as the vendor counts them."""
+    """Tokens as the vendor counts them; where it says nothing of them, our estimate, which is marked."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     input_tokens: int
     output_tokens: int
+    estimated: bool = Field(default=False, exclude_if=lambda estimated: not estimated)
 
 
 class ReplyOut(Wire):
@@ -163,4 +170,6 @@ def reply_out(shown: Shown) -> MessageOut:
 
 def usage_out(usage: Usage | None) -> UsageOut | None:
     """Return the wire form of what a reply took."""
-    return UsageOut(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens) if usage else None
+    if usage is None:
+        return None
+    return UsageOut(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, estimated=usage.estimated)

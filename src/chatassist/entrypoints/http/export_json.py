@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from chatassist.domain.model import Login, Session
 from chatassist.domain.ports.exports import Day, Entry
 from chatassist.domain.services.exports import Owner, Part
-from chatassist.domain.turns import Message, Reply
+from chatassist.domain.turns import Message, Reply, Usage
 from chatassist.entrypoints.http.chat_schemas import FeedbackOut, UsageOut
 from chatassist.entrypoints.http.schemas import Time, UserOut, Wire, user_out, wire_time
 
@@ -64,11 +64,12 @@ class ExportedMessage(Wire):
 
 
 class ExportedSession(Wire):
-    """A session, with all its messages in order."""
+    """A session, with all its messages in order; `model` is null where none was chosen."""
 
     session_id: str
     title: str
     pinned: bool
+    model: str | None
     created_at: Time
     updated_at: Time
     messages: list[ExportedMessage]
@@ -162,6 +163,7 @@ def _session(session: Session) -> Mapping[str, Any]:
         "sessionId": session.id,
         "title": session.title,
         "pinned": session.pinned,
+        "model": session.model,
         "createdAt": wire_time(session.created_at),
         "updatedAt": wire_time(session.updated_at),
     }
@@ -182,6 +184,11 @@ def _message(entry: Entry) -> Mapping[str, Any]:
             return _reply(entry, reply)
 
 
+def _usage(usage: Usage) -> Mapping[str, Any]:
+    told = {"inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens}
+    return {**told, "estimated": True} if usage.estimated else told
+
+
 def _reply(entry: Entry, reply: Reply) -> Mapping[str, Any]:
     usage, feedback = reply.usage, reply.feedback
     told = {
@@ -196,7 +203,7 @@ def _reply(entry: Entry, reply: Reply) -> Mapping[str, Any]:
         "finishReason": reply.finish_reason and reply.finish_reason.value,
         "reason": reply.reason,
         "model": reply.model,
-        "usage": usage and {"inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens},
+        "usage": usage and _usage(usage),
         "feedback": feedback and {"rating": feedback.rating.value, "comment": feedback.comment},
         "clientMessageId": reply.key,
         "aiGenerated": True,

@@ -87,6 +87,7 @@ def _session(session: Session) -> str:
         f"创建时间：{wire_time(session.created_at)}",
         f"最近活动：{wire_time(session.updated_at)}",
         *(["已置顶"] if session.pinned else []),
+        *([f"所选模型：{_inline(session.model)}"] if session.model else []),
     )
     return f"\n## 会话：{_inline(session.title)}\n\n" + _listed(lines)
 
@@ -105,7 +106,8 @@ def _reply(entry: Entry, reply: Reply) -> str:
     facts += [f"原因：{_inline(reply.reason)}"] if reply.reason else []
     facts += [f"模型：{_inline(reply.model)}"] if reply.model else []
     if usage := reply.usage:
-        facts.append(f"输入 {usage.input_tokens} token，输出 {usage.output_tokens} token")
+        guess = "（估算）" if usage.estimated else ""
+        facts.append(f"输入 {usage.input_tokens} token，输出 {usage.output_tokens} token{guess}")
     if feedback := reply.feedback:
         comment = f"，{_inline(feedback.comment)}" if feedback.comment else ""
         facts.append(f"评价：{_RATINGS[feedback.rating]}{comment}")

@@ -1,4 +1,4 @@
-"""Speech to text."""
+"""Speech to text, and which models there are."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from chatassist.domain import errors
 from chatassist.entrypoints.http.auth import CallerNow, Given
 from chatassist.entrypoints.http.envelope import AudioMissing, Envelope, FormInvalid, InvalidRequest
 from chatassist.entrypoints.http.form import MAX_PARTS, MAX_TEXT, FileTooLarge, Form, read_form
+from chatassist.entrypoints.http.model_schemas import ModelsOut, models_out
 from chatassist.entrypoints.http.openapi import CALLER, form_body, refusals
 from chatassist.entrypoints.http.schemas import HintsIn, TranscriptOut, transcript_out
 
@@ -46,6 +47,12 @@ async def speech_to_text(request: Request, given: Given, caller: CallerNow) -> E
         raise AudioMissing
     hints = _hints(form.texts).hints()
     return Envelope(data=transcript_out(await given.speech.transcribe(caller.user, form.files["audio"], hints)))
+
+
+@router.get("/ai/models", responses=refusals(*CALLER, errors.TooManyReads))
+async def models(given: Given, caller: CallerNow) -> Envelope[ModelsOut]:
+    """Show which models a send may name: the operator's list, all of it at once."""
+    return Envelope(data=models_out(await given.models.offered(caller.user)))
 
 
 async def _form(request: Request, max_bytes: int) -> Form:

@@ -47,6 +47,7 @@ _SEND = (
     errors.SessionNotFound,
     errors.MessageNotFound,
     errors.ReplyRunning,
+    errors.LlmBusy,
     errors.TooManySends,
     errors.ShuttingDown,
 )
@@ -73,6 +74,7 @@ _REGENERATE = (
     errors.ReplyRunning,
     errors.ModelUnknown,
     errors.ContentBlocked,
+    errors.LlmBusy,
     errors.TooManySends,
     errors.ShuttingDown,
 )

@@ -1,4 +1,5 @@
-"""What a recording is, by its first bytes. WeChat's tools send webm as .wav, phones mp4 as .aac: no name counts.
+"""What a recording is, by its first bytes: both directions of speech ask. No name counts: WeChat's tools send webm as
+.wav, phones mp4 as .aac.
 
 A tag is skipped as FFmpeg skips it, and something known has to follow: FFmpeg would look there for any of its formats,
 among them playlists that name files of this machine.

@@ -1,0 +1,15 @@
+"""Refusals of our own wrappers: no vendor was called, so nothing was spent, and nothing is known of a vendor."""
+
+from chatassist.domain.errors import LlmOverloaded, LlmUnavailable, ModelFailed
+
+
+class NotCalled(ModelFailed):
+    """A wrapper refused before the vendor was called. Always one of ModelFailed's leaves besides."""
+
+
+class QueueFull(NotCalled, LlmOverloaded):
+    """As many replies as allowed are being made by this vendor, and as many as allowed wait for it."""
+
+
+class BreakerOpen(NotCalled, LlmUnavailable):
+    """The vendor failed too often: it is left alone for `retry_after` seconds."""
