@@ -12,7 +12,7 @@ from chatassist.adapters.llm.attempts import FailoverRules, Route
 from chatassist.adapters.llm.breaker import BreakingChatModel
 from chatassist.adapters.llm.capped import CappedChatModel
 from chatassist.adapters.llm.failover import FailoverChatModel
-from chatassist.adapters.llm.not_called import BreakerOpen
+from chatassist.adapters.llm.not_called import OverloadLasts
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel, Options
 from chatassist.domain.errors import (
     ChatAssistError,
@@ -214,9 +214,9 @@ async def test_a_vendor_that_failed_five_times_is_left_alone(build: Build) -> No
     errors = [(await hear(chain.model)).error for _ in range(4)]
 
     assert chain.requests == [5]
-    assert [type(error) for error in errors] == [LlmOverloaded, BreakerOpen, BreakerOpen, BreakerOpen]
+    assert [type(error) for error in errors] == [LlmOverloaded, OverloadLasts, OverloadLasts, OverloadLasts]
     assert errors[-1]
-    assert errors[-1].retry_after == pytest.approx(30, abs=2)
+    assert errors[-1].retry_after == pytest.approx(5, abs=2)
 
 
 async def test_what_no_vendor_has_room_for_is_told_before_and_refused(build: Build) -> None:

@@ -124,3 +124,30 @@ def test_what_is_no_address_is_told_without_it() -> None:
     with pytest.raises(ValueError, match="no address of a Redis") as caught:
         open_redis("redis://h:6379/0?socket_timeout=a-private-word")
     assert "a-private-word" not in str(caught.value)
+
+
+class Closing:
+    """A client whose connection is lost just before it writes, as uvloop tells it, and then works."""
+
+    def __init__(self) -> None:
+        self.losses = 2
+
+    async def execute_command(self, *_: object) -> bool:
+        if self.losses:
+            self.losses -= 1
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+        return True
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_connection_that_is_lost_before_a_write_is_a_redis_that_is_away() -> None:
+    link = RedisLink(Closing(), unreachable=(OSError,), changed=KeyError)
+
+    with pytest.raises(RedisAway):
+        await link.ask("PING")
+
+    await asyncio.wait_for(link.recovered(), 5)
+    assert await link.ask("PING")
+    await link.aclose()

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from chatassist.adapters.llm.breaker import BreakerRules, BreakingChatModel
-from chatassist.adapters.llm.not_called import BreakerOpen, QueueFull
+from chatassist.adapters.llm.not_called import BreakerOpen, LeftAlone, OverloadLasts, QueueFull, RefusalLasts
 from chatassist.domain.errors import (
     ChatAssistError,
     ContextTooLong,
@@ -56,7 +56,7 @@ class Bench:
     async def is_open(self) -> bool:
         """Ask once. An answer of the vendor is a failure that does not count, so that this changes nothing."""
         self.next(ContextTooLong())
-        return isinstance(await hear(self.model), BreakerOpen)
+        return isinstance(await hear(self.model), LeftAlone)
 
 
 @pytest.fixture
@@ -89,6 +89,33 @@ async def test_five_failures_open_it_for_half_a_minute_unless_told_otherwise() -
     assert (vendor.calls, errors[:5]) == (5, [DOWN] * 5)
     assert isinstance(errors[5], BreakerOpen)
     assert errors[5].retry_after == 30
+
+
+async def test_a_vendor_that_limits_us_is_alive_and_asked_again_when_it_says(bench: Bench) -> None:
+    told, mute = LlmOverloaded(retry_after=8), LlmOverloaded()
+    for error, seconds in ((told, 8), (mute, 5)):
+        await bench.hears(error, error)
+        refused = await hear(bench.model)
+        assert isinstance(refused, OverloadLasts)
+        assert refused.retry_after == seconds
+        bench.time.now += seconds
+        assert await bench.hears("an answer") == ["an answer"]
+
+
+async def test_a_limit_of_an_hour_is_not_waited_for(bench: Bench) -> None:
+    await bench.hears(LlmOverloaded(retry_after=3600), LlmOverloaded(retry_after=3600))
+
+    refused = await hear(bench.model)
+    assert isinstance(refused, OverloadLasts)
+    assert refused.retry_after == 30
+
+
+async def test_a_refused_key_stays_what_users_are_told(bench: Bench) -> None:
+    await bench.hears(LlmKeyRefused())
+
+    refused = await hear(bench.model)
+    assert isinstance(refused, RefusalLasts)
+    assert (refused.slug, refused.retry_after) == ("llm_misconfigured", None)
 
 
 async def test_an_answer_ends_the_row(bench: Bench) -> None:

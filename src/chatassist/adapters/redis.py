@@ -105,9 +105,12 @@ class RedisLink:
                 self._lost(error)
                 raise
             except Exception as error:
-                if not isinstance(error, self._unreachable):
+                if not self._is_away(error):
                     raise
                 raise self._translated(error) from error
+
+    def _is_away(self, error: Exception) -> bool:
+        return isinstance(error, self._unreachable) or _is_closed(error)
 
     def _translated(self, error: Exception) -> Exception:
         """Return our word for a failure, and tell everybody if it is not only this command's."""
@@ -140,7 +143,9 @@ class RedisLink:
             try:
                 with _cancellable():
                     await self._client.execute_command(*_WRITE)
-            except self._unreachable:
+            except Exception as error:
+                if not self._is_away(error):
+                    raise
                 continue
             self._back_at = now()
             self._up.set()
@@ -213,6 +218,11 @@ def _cancellable() -> Iterator[None]:
     finally:
         if task and task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+def _is_closed(error: Exception) -> bool:
+    """Tell whether a connection was lost just before it was written to: uvloop has no better word for that."""
+    return isinstance(error, RuntimeError) and "handler is closed" in str(error)
 
 
 def _is_refusal(error: Exception) -> bool:

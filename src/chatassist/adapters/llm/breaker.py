@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from chatassist.adapters.closing import close
-from chatassist.adapters.llm.not_called import BreakerOpen, NotCalled
+from chatassist.adapters.llm.not_called import BreakerOpen, LeftAlone, NotCalled, OverloadLasts, RefusalLasts
 from chatassist.domain.errors import (
     LlmKeyRefused,
     LlmOverloaded,
@@ -23,12 +23,16 @@ log = logging.getLogger(__name__)
 
 _FAILURES = (LlmUnavailable, LlmOverloaded, LlmTimeout)
 _HOPELESS = (LlmUnpaid, LlmKeyRefused)  # whatever is asked, until the operator acts
+_ITS_WAIT = 5.0  # after which an overloaded vendor that names no time is asked again: it is alive
 _PROBING_SECONDS = 1.0  # what is told to those who come while a probe is under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerRules:
-    """`failures` in a row open it, for `pause` seconds; each failed probe doubles that, up to `longest_pause`."""
+    """`failures` in a row open it, for `pause` seconds; each failed probe doubles that, up to `longest_pause`.
+
+    A vendor that limits us or is overloaded is asked again after what it says, at most that pause.
+    """
 
     failures: int = 5
     pause: float = 30.0
@@ -53,7 +57,7 @@ class BreakingChatModel(ChatModel):
         self._breaker = _Breaker(name, rules or BreakerRules(), clock)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-        """Yield what the model says. Raises BreakerOpen while nobody is let through."""
+        """Yield what the model says. Raises LeftAlone while nobody is let through."""
         breaker = self._breaker
         call = breaker.enter()
         try:
@@ -92,6 +96,7 @@ class _Breaker:
         self._failures = 0  # in a row
         self._pause = rules.pause  # of the next opening
         self._until: float | None = None
+        self._cause: ModelFailed | None = None  # of the last opening
         self._probing = False
         self._period = 0
 
@@ -101,11 +106,11 @@ class _Breaker:
         return self._until is not None
 
     def enter(self) -> int:
-        """Let a call through, and return its period. Raises BreakerOpen."""
+        """Let a call through, and return its period. Raises LeftAlone."""
         if self._until is not None:
             left = self._until - self._clock()
             if left > 0 or self._probing:
-                raise BreakerOpen(f"{self._name} is left alone: it failed", retry_after=max(left, _PROBING_SECONDS))
+                raise self._refusal(max(left, _PROBING_SECONDS))
             self._probing = True
         return self._period
 
@@ -135,13 +140,28 @@ class _Breaker:
         if call == self._period:
             self._probing = False
 
+    def _refusal(self, seconds: float) -> LeftAlone:
+        said = f"{self._name} is left alone: it failed"
+        match self._cause:
+            case LlmOverloaded():
+                return OverloadLasts(said, retry_after=seconds)
+            case LlmKeyRefused():
+                return RefusalLasts(said)  # to come back does not help
+            case _:
+                return BreakerOpen(said, retry_after=seconds)
+
     def _open(self, error: ModelFailed) -> None:
+        pause = self._pause
+        if isinstance(error, LlmOverloaded):
+            pause = min(vars(error).get("retry_after") or _ITS_WAIT, pause)
+        else:
+            self._pause = min(2 * pause, self._rules.longest_pause)
         log.warning(
             "vendor is left alone",
-            extra={"vendor": self._name, "reason": error.slug, "detail": str(error), "seconds": self._pause},
+            extra={"vendor": self._name, "reason": error.slug, "detail": str(error), "seconds": pause},
         )
-        self._until = self._clock() + self._pause
-        self._pause = min(2 * self._pause, self._rules.longest_pause)
+        self._cause = error
+        self._until = self._clock() + pause
         self._probing = False
         self._period += 1
 
