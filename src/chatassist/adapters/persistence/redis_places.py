@@ -7,8 +7,7 @@ from chatassist.adapters.redis import PREFIX, RedisAway, RedisLink, RedisRefused
 from chatassist.domain.ports.places import Places
 
 _KEPT = 60_000
-"""Milliseconds. Who finds nothing here has looked into both stores a moment ago: longer ago than that less the 20 s
-that a claim may take, he would have given up."""
+"""Milliseconds: what a claim may take (20 s), and what may pass between a look into both stores and a look here."""
 _RUNS = 8
 
 

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from weakref import WeakValueDictionary
 
 from chatassist.adapters.redis import PREFIX, RedisAway, RedisLink, RedisRefused
 from chatassist.adapters.replies.memory import MemoryReplyFeed
@@ -32,7 +31,7 @@ class RedisReplyFeed(ReplyFeed):
         self._shipper = Shipper(link, seal)
         self._copies = Copies(link, seal)
         self._me = secrets.token_hex(8).encode()
-        self._awaited: WeakValueDictionary[str, asyncio.Future[int]] = WeakValueDictionary()  # last numbers
+        self._awaited: dict[bytes, asyncio.Future[int]] = {}  # last numbers, by question
 
     async def open(self, reply_id: str, after: int) -> None:
         """Begin the feed here, and tell the others soon."""
@@ -58,14 +57,17 @@ class RedisReplyFeed(ReplyFeed):
         """Look here, else ask all other instances: what they shipped so far may be less than they have told."""
         if (here := await self._memory.last(reply_id, wait)) is not None:
             return here
-        answer = self._awaited.get(reply_id) or asyncio.get_running_loop().create_future()
-        self._awaited[reply_id] = answer
+        question = secrets.token_hex(8)  # an answer that is on its way already may be too old
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._awaited[question.encode()] = answer
         try:
             async with asyncio.timeout(wait):
-                await self._say("reply", "", "ask", reply_id)
-                return await asyncio.shield(answer)
+                await self._say("reply", "", "ask", reply_id, "question", question)
+                return await answer
         except (TimeoutError, RedisAway, RedisRefused):
             return None
+        finally:
+            del self._awaited[question.encode()]
 
     async def request_stop(self, reply_id: str) -> None:
         """Ask all other instances; while Redis is away, nobody."""
@@ -87,7 +89,7 @@ class RedisReplyFeed(ReplyFeed):
                 cursor = name
                 if fields[b"from"] == self._me:
                     continue
-                if b"ask" in fields:
+                if b"question" in fields:
                     await self._hear(fields)
                 else:
                     yield fields[b"reply"].decode()
@@ -97,19 +99,19 @@ class RedisReplyFeed(ReplyFeed):
         await self._shipper.aclose()
         await self._copies.aclose()
 
-    async def _say(self, *fields: str | int) -> None:
+    async def _say(self, *fields: str | bytes | int) -> None:
         await self._link.ask("XADD", _STOPS, "MAXLEN", "~", _KEPT_STOPS, "*", *fields, "from", self._me)
 
     async def _hear(self, fields: Mapping[bytes, bytes]) -> None:
         """Take an answer, or give one to a question for the last number of a reply that is produced here."""
-        reply_id = fields[b"ask"].decode()
+        question = fields[b"question"]
         if number := fields.get(b"last"):
-            answer = self._awaited.get(reply_id)
+            answer = self._awaited.get(question)
             if answer and not answer.done():
                 answer.set_result(int(number))
-        elif (last := await self._memory.last(reply_id, 0)) is not None:
+        elif (last := await self._memory.last(fields[b"ask"].decode(), 0)) is not None:
             with contextlib.suppress(RedisAway, RedisRefused):
-                await self._say("reply", "", "ask", reply_id, "last", last)
+                await self._say("reply", "", "question", question, "last", last)
 
     async def _newest_stop(self) -> bytes:
         newest = await self._link.ask("XREVRANGE", _STOPS, "+", "-", "COUNT", 1)

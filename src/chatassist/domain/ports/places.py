@@ -11,5 +11,5 @@ class Places(ABC):
         """Let turns of this key be made in one of the stores alone, for a minute from now.
 
         False where another process was given the other one within the last minute; this process may change its mind.
-        Never raises: where no other process can be asked, none can make an unsaved turn either, unless it alone can.
+        Never raises: a process that cannot reach the others goes on by itself, and makes saved turns only.
         """
