@@ -26,9 +26,10 @@ TOUCH = (
 )
 REVISE = "UPDATE users SET revision = revision + 1 WHERE id = ?"
 TOUCH_AT_ONCE = (  # what MariaDB does in one round trip
-    "UPDATE sessions s, users u SET s.turns = s.turns + 1, s.messages = s.messages + 2, s.running = s.running + 1,"
-    " s.updated_at = ?, s.listed_at = ?, s.preview = ?, s.revision = s.revision + 1, u.revision = u.revision + 1"
-    " WHERE s.id = ? AND s.user_id = ? AND s.deletion_id IS NULL AND u.id = s.user_id"
+    "UPDATE sessions s, users u, usage_days d SET s.turns = s.turns + 1, s.messages = s.messages + 2,"
+    " s.running = s.running + 1, s.updated_at = ?, s.listed_at = ?, s.preview = ?, s.revision = s.revision + 1,"
+    " u.revision = u.revision + 1, d.messages = d.messages + 1"
+    " WHERE s.id = ? AND s.user_id = ? AND s.deletion_id IS NULL AND u.id = s.user_id AND d.subject = ? AND d.day = ?"
 )
 WINDOW = (  # no derived table: with texts in it, MariaDB would write one to disk for every claim
     "SELECT s.turns, s.model, q.content, r.content FROM sessions s JOIN messages r ON r.session_id = s.id"
@@ -191,12 +192,12 @@ class MariaDbStore(FloorStore):
         return found > 0
 
     async def claim(self, ask: Ask) -> Rows:
-        """Touch, read, insert, count; the touched row serialises the claims of a session."""
+        """Touch and count, read, insert; the touched row serialises the claims of a session."""
         async with self._free:
             connection = self._idle.pop()  # not put back when something breaks: the run has failed then
             cursor = connection.cursor()
             await cursor.execute("BEGIN")
-            if not await cursor.execute(_for_mysql(TOUCH_AT_ONCE), _touched(ask)):
+            if not await cursor.execute(_for_mysql(TOUCH_AT_ONCE), (*_touched(ask), ask.subject, ask.day)):
                 raise LookupError
             await cursor.execute(_for_mysql(WINDOW), (ask.session_id, ask.session_id))
             window: Rows = await cursor.fetchall()
@@ -204,8 +205,6 @@ class MariaDbStore(FloorStore):
                 await cursor.execute(_for_mysql(FIRST), (ask.session_id,))
             position = (window or await cursor.fetchall())[0][0]
             await cursor.execute(_for_mysql(ADD_TURN), _turn(ask, position))
-            if not await cursor.execute(_for_mysql(COUNT), (ask.subject, ask.day)):
-                raise LookupError
             await cursor.execute("COMMIT")
             self._idle.append(connection)
         return window

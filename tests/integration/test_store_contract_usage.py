@@ -2,14 +2,18 @@
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
+import pytest
 from sqlalchemy import URL
 
+from chatassist.domain.errors import SessionNotFound
+from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.turns import FinishReason, Status, Usage
-from chatassist.domain.usage import Calendar, Meter, Metering, Used
-from tests.builders import NOW, a_turn, an_end
+from chatassist.domain.usage import ONE_MESSAGE, Calendar, Meter, Metering, Used
+from tests.builders import NOW, a_session, a_turn, a_user, an_end, new_id
 from tests.fixtures.databases import AnyStore
 from tests.integration.storing import a_kept_session, keep, opened
 
@@ -44,16 +48,37 @@ async def test_fifty_counts_at_once_on_a_day_that_has_not_begun_are_fifty(store:
 
 
 async def test_fifty_units_at_once_that_begin_a_day_all_happen(store: AnyStore) -> None:
-    """As claims do: the count comes first, and holds the day until the unit is over."""
+    """In sessions of their own, as a user's claims may be, some of them with a new one."""
+    user = a_user()
+    sessions = [a_session(user) for _ in range(5)]
+    await keep(store, user, *sessions)
 
-    session = await a_kept_session(store)
+    async def touch(tx: Transaction, session: Session) -> None:
+        await tx.sessions.touch(session.id, session.user_id, NOW, meter=TODAY)
 
-    async def claim(tx: Transaction) -> None:
-        await tx.usages.count(TODAY, Used(messages=1))
-        await tx.sessions.touch(session.id, session.user_id, NOW)
+    async def open_one(tx: Transaction, session: Session) -> None:
+        await tx.users.revise(session.user_id)
+        await tx.usages.count(TODAY, ONE_MESSAGE)
 
-    await asyncio.gather(*(store.write(claim) for _ in range(50)))
+    works = [partial(work, session=session) for session in sessions for work in (touch, open_one) for _ in range(5)]
+    await asyncio.gather(*(store.write(work) for work in works))
     assert await used(store) == Used(messages=50)
+
+
+async def test_a_reply_that_begins_is_one_message_more_unless_its_session_is_not_there(store: AnyStore) -> None:
+    session = await a_kept_session(store)
+    for _ in range(3):  # the first begins the day
+        await store.write(lambda tx: tx.sessions.touch(session.id, session.user_id, NOW, meter=TODAY))
+    with pytest.raises(SessionNotFound):
+        await store.write(lambda tx: tx.sessions.touch(new_id(), session.user_id, NOW, meter=TODAY))
+    other = Meter(subject="nobody", day=TODAY.day)
+    with pytest.raises(SessionNotFound):
+        await store.write(lambda tx: tx.sessions.touch(new_id(), session.user_id, NOW, meter=other))
+
+    assert await used(store) == Used(messages=3)
+    assert await used(store, other) == Used()
+    known = await store.read(lambda tx: tx.sessions.get(session.id, session.user_id))
+    assert (known.turns, known.running) == (session.turns + 3, session.running + 3)
 
 
 async def test_two_servers_that_begin_a_day_with_many_at_once_lose_nothing(mysql: URL) -> None:

@@ -135,6 +135,19 @@ async def test_no_waiter_is_left_behind_by_silence_or_cancellation() -> None:
     assert not feed._logs[reply].waiters
 
 
+async def test_no_timer_of_those_who_waited_for_the_end_outlives_it() -> None:
+    feed = MemoryReplyFeed()
+    await feed.open(reply := new_id(), 0)
+    reader = await reading(feed, reply, 0)
+    timer = feed._logs[reply].timer
+    assert timer is not None
+
+    await feed.append(reply, ENDED)
+    await reader
+
+    assert timer.cancelled()
+
+
 async def test_of_a_long_reply_only_the_last_events_are_held() -> None:
     feed = MemoryReplyFeed()
     await feed.open(reply := new_id(), 0)

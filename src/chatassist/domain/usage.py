@@ -28,6 +28,8 @@ class Used:
         )
 
 
+ONE_MESSAGE = Used(messages=1)
+
 Count = Callable[[str, Used], Awaitable[None]]
 """Add to what the person of an openid used today; does not fail."""
 

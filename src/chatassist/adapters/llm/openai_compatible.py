@@ -145,10 +145,11 @@ def _optional(vendor: Vendor, options: Options) -> Mapping[str, object]:
 async def _linger(parts: AsyncIterator[bytes], reply: ReplyReader) -> None:
     """Take in what may follow the last text (usage, [DONE], the end of the body); whatever it is, the reply stands."""
     with suppress(TimeoutError, StopAsyncIteration, ModelFailed, httpx2.HTTPError, OSError):
-        async with asyncio.timeout(_USAGE_WAIT):
-            while not reply.done:
-                for _ in reply.feed(await anext(parts)):
-                    pass
+        if not reply.done:  # nearly always it is, and no clock is set
+            async with asyncio.timeout(_USAGE_WAIT):
+                while not reply.done:
+                    for _ in reply.feed(await anext(parts)):
+                        pass
         async with asyncio.timeout(_CLOSE_WAIT):
             async for _ in parts:
                 pass

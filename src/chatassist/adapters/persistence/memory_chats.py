@@ -11,7 +11,7 @@ from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import MAX_POSITION, Replies, Sessions, Turns, Version, Window
 from chatassist.domain.titles import first_words, preview_of
 from chatassist.domain.turns import End, Exchange, Feedback, Saved, Status, Turn
-from chatassist.domain.usage import Meter, Used
+from chatassist.domain.usage import ONE_MESSAGE, Meter, Used
 
 PURGED_AT_ONCE = 1000
 
@@ -42,10 +42,13 @@ class MemorySessions(Sessions):
         turns: int = 1,
         said: str | None = None,
         model: str | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Let a reply begin."""
         session = await self._kept(session_id, user_id)
         self._tables.change_session(session.began(at, turns=turns, said=said, model=model))
+        if meter is not None:
+            self._tables.count(meter, ONE_MESSAGE)
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Raise the revisions."""
@@ -213,7 +216,7 @@ class MemoryReplies(Replies):
             self._tables.change_session(session.ended(good=reply.good, preview=seen))
         if meter is not None and end.usage is not None:
             used = Used(input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens)
-            self._tables.usages[meter] = self._tables.usages.get(meter, Used()) + used
+            self._tables.count(meter, used)
         return True
 
     async def restart(self, reply_id: str, attempt: int, instance_id: str) -> bool:

@@ -94,7 +94,7 @@ class MemoryUsages(Usages):
 
     async def count(self, meter: Meter, used: Used) -> None:
         """Add to a day."""
-        self._tables.usages[meter] = self._tables.usages.get(meter, Used()) + used
+        self._tables.count(meter, used)
 
     async def find(self, meter: Meter) -> Used:
         """Return a day."""

@@ -98,6 +98,10 @@ class Tables:
             self.users[user_id] = replace(user, revision=user.revision + 1)
         return user is not None
 
+    def count(self, meter: Meter, used: Used) -> None:
+        """Add to a day."""
+        self.usages[meter] = self.usages.get(meter, Used()) + used
+
     def overlaid(self) -> "Tables":
         """Return tables for a unit of work, over these."""
         return Tables(**{table.name: Overlay(getattr(self, table.name)) for table in fields(self)})

@@ -35,7 +35,7 @@ class _Form:
         """Return the driver's parameters. Raises KeyError for one that is missing."""
         known = {**self.fixed, **values}
         if self.positional:
-            return tuple(convert(known[name]) if convert else known[name] for name, convert in self.binds)
+            return tuple([convert(known[name]) if convert else known[name] for name, convert in self.binds])
         return {name: convert(known[name]) if convert else known[name] for name, convert in self.binds}
 
     def read(self, row: Sequence[Any]) -> Sequence[Any]:

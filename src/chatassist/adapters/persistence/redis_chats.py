@@ -116,8 +116,9 @@ class RedisSessions(Sessions):
         turns: int = 1,
         said: str | None = None,
         model: str | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """Let a reply begin; of two units that do so at once, one is repeated."""
+        """Let a reply begin; of two units that do so at once, one is repeated. Nothing is counted here."""
         await self._loaded.session(session_id)
         await self._memory.touch(session_id, user_id, at, turns=turns, said=said, model=model)
 

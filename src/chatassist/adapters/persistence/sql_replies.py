@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.prepared import Prepared
@@ -40,9 +40,8 @@ _RUNNING = MESSAGES.c.status == Status.RUNNING.value
 
 def _finish(*, keeps: bool, meters: bool) -> Together:
     """Return the statement that ends an attempt. `keeps`: the texts stay as stored; `meters`: a day counts tokens."""
-    text = MESSAGES.c.content if keeps else bindparam("new_content", type_=MESSAGES.c.content.type)
-    status = _new("status")["status"]
-    good = or_(status == Status.COMPLETE.value, status == Status.STOPPED.value) & (func.length(text) > 0)
+    fine = bindparam("fine", type_=SESSIONS.c.spoken.type)
+    good = fine & (func.length(MESSAGES.c.content) > 0) if keeps else fine
     listed = case(
         (
             SESSIONS.c.deletion_id.is_(None) & (SESSIONS.c.spoken | (SESSIONS.c.running > 1) | good),
@@ -54,7 +53,7 @@ def _finish(*, keeps: bool, meters: bool) -> Together:
         SESSIONS.c.listed_at: listed,
         SESSIONS.c.running: SESSIONS.c.running - 1,
         SESSIONS.c.spoken: SESSIONS.c.spoken | good,
-        SESSIONS.c.preview: case((good & newest & (func.length(_SEEN) > 0), _SEEN), else_=SESSIONS.c.preview),
+        SESSIONS.c.preview: case((newest & (func.length(_SEEN) > 0), _SEEN), else_=SESSIONS.c.preview),
         SESSIONS.c.revision: SESSIONS.c.revision + 1,
     }
     usage = {column: column + bindparam(f"more_{column.name}", type_=column.type) for column in _TOKENS}
@@ -209,6 +208,8 @@ class SqlInstances(Instances):
 
 
 def _end_values(end: End) -> dict[str, Any]:
+    """Return an end by parameter. `fine`: whether it is a good one (`Reply.good`), if there is a text to it."""
+    fine = end.status in (Status.COMPLETE, Status.STOPPED) and end.content != ""
     return {
         "new_status": end.status.value,
         "new_finish_reason": end.finish_reason.value,
@@ -218,5 +219,6 @@ def _end_values(end: End) -> dict[str, Any]:
         "new_output_tokens": end.usage and end.usage.output_tokens,
         "new_usage_estimated": end.usage and end.usage.estimated,
         "new_ended_at": end.at,
-        "seen": preview_of(end.content or ""),
+        "fine": fine,
+        "seen": preview_of(end.content or "") if fine else "",
     }

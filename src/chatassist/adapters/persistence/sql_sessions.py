@@ -7,13 +7,15 @@ from sqlalchemy import Column, Integer, String, bindparam, case, func, insert, s
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatassist.adapters.persistence.mapping import as_session, session_values
-from chatassist.adapters.persistence.prepared import Prepared
-from chatassist.adapters.persistence.tables import SESSIONS, USERS
+from chatassist.adapters.persistence.prepared import Prepared, Values
+from chatassist.adapters.persistence.sql_people import OF_METER, SqlUsages, meter_values
+from chatassist.adapters.persistence.tables import SESSIONS, USAGE_DAYS, USERS
 from chatassist.adapters.persistence.together import Together
 from chatassist.domain.errors import SessionNotFound
 from chatassist.domain.model import Session, TitleSource
 from chatassist.domain.ports.persistence import Sessions
 from chatassist.domain.titles import first_words, preview_of
+from chatassist.domain.usage import ONE_MESSAGE, Meter
 
 _OWN = (SESSIONS.c.id == bindparam("session_id")) & (SESSIONS.c.user_id == bindparam("owner_id"))
 _KEPT = SESSIONS.c.deletion_id.is_(None)
@@ -25,22 +27,21 @@ _ADD = Prepared(insert(SESSIONS), *SESSIONS.c.keys())
 _GET = select(SESSIONS).where(_OWN, _KEPT)
 _MORE = bindparam("more", type_=Integer)
 _AT = bindparam("at", type_=SESSIONS.c.updated_at.type)
-_TOUCH = Together(
-    SESSIONS,
-    _OWN,
-    _KEPT,
-    {
-        SESSIONS.c.turns: SESSIONS.c.turns + _MORE,
-        SESSIONS.c.messages: SESSIONS.c.messages + 2 * _MORE,
-        SESSIONS.c.running: SESSIONS.c.running + 1,
-        SESSIONS.c.updated_at: _AT,
-        SESSIONS.c.listed_at: _AT,
-        SESSIONS.c.title: case((SESSIONS.c.title == "", bindparam("words", type_=String)), else_=SESSIONS.c.title),
-        SESSIONS.c.preview: func.coalesce(bindparam("seen", type_=String), SESSIONS.c.preview),
-        SESSIONS.c.model: func.coalesce(bindparam("chosen", type_=String), SESSIONS.c.model),
-    }
-    | _REVISE_SESSION,
-    (USERS, _OF_ITS_USER, _REVISE_USER),
+_BEGIN = {
+    SESSIONS.c.turns: SESSIONS.c.turns + _MORE,
+    SESSIONS.c.messages: SESSIONS.c.messages + 2 * _MORE,
+    SESSIONS.c.running: SESSIONS.c.running + 1,
+    SESSIONS.c.updated_at: _AT,
+    SESSIONS.c.listed_at: _AT,
+    SESSIONS.c.title: case((SESSIONS.c.title == "", bindparam("words", type_=String)), else_=SESSIONS.c.title),
+    SESSIONS.c.preview: func.coalesce(bindparam("seen", type_=String), SESSIONS.c.preview),
+    SESSIONS.c.model: func.coalesce(bindparam("chosen", type_=String), SESSIONS.c.model),
+} | _REVISE_SESSION
+_TOUCH = Together(SESSIONS, _OWN, _KEPT, _BEGIN, (USERS, _OF_ITS_USER, _REVISE_USER))
+_COUNTED: dict[Column[Any], Any] = {USAGE_DAYS.c.messages: USAGE_DAYS.c.messages + 1}
+# The tables in the order of an end: MySQL locks in it, and whoever locks in one order never waits in a circle.
+_TOUCH_AND_COUNT = Together(
+    SESSIONS, _OWN, _KEPT, _BEGIN, (USERS, _OF_ITS_USER, _REVISE_USER), (USAGE_DAYS, OF_METER, _COUNTED)
 )
 _HOLD = Together(SESSIONS, _OWN, _KEPT, _REVISE_SESSION, (USERS, _OF_ITS_USER, _REVISE_USER))
 _ENTITLE = Together(
@@ -91,12 +92,21 @@ class SqlSessions(Sessions):
         turns: int = 1,
         said: str | None = None,
         model: str | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """Let a reply begin; the UPDATE locks the rows of session and user until the unit ends."""
+        """Let a reply begin; the UPDATE locks the rows of session, user and day until the unit ends."""
         new = {"session_id": session_id, "owner_id": user_id, "at": at, "more": turns, "chosen": model}
         new |= {"seen": None if said is None else preview_of(said), "words": first_words(said or "")}
+        if meter and await self._touch_and_count(new | meter_values(meter)):
+            return
         if not await _TOUCH.change(self._db, new):
             raise SessionNotFound
+        if meter:
+            await SqlUsages(self._db).count(meter, ONE_MESSAGE)
+
+    async def _touch_and_count(self, new: Values) -> bool:
+        """Do both where that is one round trip; False where it is not, or the session is missing, or the day."""
+        return self._db.dialect.name == "mysql" and await _TOUCH_AND_COUNT.change(self._db, new)
 
     async def hold(self, session_id: str, user_id: str) -> None:
         """Lock the rows of session and user."""

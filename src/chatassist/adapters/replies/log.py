@@ -73,10 +73,13 @@ class Log:
             self.waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        """Let all who wait look again."""
+        """Let all who wait look again; after an end nobody waits, and a timer left would hold all of this."""
         for waiter in self.waiters:
             _resolve(waiter)
         self.waiters.clear()
+        if self.ended and self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self.timer is not None:

@@ -65,8 +65,10 @@ class Sessions(ABC):
         turns: int = 1,
         said: str | None = None,
         model: str | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """Let one more reply begin (`Session.began`), and hold the session's row until the unit ends.
+        """Let one more reply begin (`Session.began`), count it as one message, and hold the session's row until the
+        unit ends.
 
         The first statement of a claim: it proves ownership and makes arrivals in a session wait for each other.
         Raises SessionNotFound.

@@ -19,15 +19,12 @@ from chatassist.domain.ports.people import Taken
 from chatassist.domain.ports.persistence import Store, Transaction, Version, Window
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
-from chatassist.domain.usage import Meter, Used
+from chatassist.domain.usage import ONE_MESSAGE, Meter
 
 log = logging.getLogger(__name__)
 
 UNSAVED_TURNS = 100
 """How many turns an unsaved session holds: it is kept in one piece, in memory, for as long as it is used."""
-
-
-_ONE = Used(messages=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +81,7 @@ class Claim(ABC):
         """
         before = await self._before()  # first: once the claim is committed nothing may fail any more
 
-        async def work(tx: Transaction) -> tuple[Turn, Window]:
-            done = await self._work(tx, instance_id)
-            if self.counts_in is None:  # last, as an end does: whoever locks in one order never waits in a circle
-                await tx.usages.count(self.meter, _ONE)
-            return done
-
-        turn, window = await self.store.write(work)
+        turn, window = await self.store.write(lambda tx: self._work(tx, instance_id))
         await self._count_elsewhere()
         return self._accepted(turn, before, window)
 
@@ -110,13 +101,18 @@ class Claim(ABC):
 
     @abstractmethod
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
-        """Do the unit of work; return the turn, and what its session was before it."""
+        """Do the unit of work, and count in it on `_here`; return the turn, and what its session was before it."""
+
+    @property
+    def _here(self) -> Meter | None:
+        """Where its own unit counts it."""
+        return self.meter if self.counts_in is None else None
 
     async def _count_elsewhere(self) -> None:
         if self.counts_in is None:
             return
         try:
-            await self.counts_in.apply(lambda tx: tx.usages.count(self.meter, _ONE))
+            await self.counts_in.apply(lambda tx: tx.usages.count(self.meter, ONE_MESSAGE))
         except StoreUnavailable:  # the claim is committed: it goes on
             log.warning("a message was not counted", extra={"reply_id": self.reply_id})
 
@@ -156,9 +152,11 @@ class SendClaim(Claim):
             if self.saved and not await tx.users.revise(self.user_id):
                 raise LoginEnded
             await tx.sessions.add(self.opens)
+            if self._here:  # the user first, and then the day: whoever locks in one order never waits in a circle
+                await tx.usages.count(self._here, ONE_MESSAGE)
             return Window(accepted=1, exchanges=(), model=self.opens.model)
         said, model = self.draft.text, self.draft.model
-        await tx.sessions.touch(self.session_id, self.user_id, self.now, said=said, model=model)
+        await tx.sessions.touch(self.session_id, self.user_id, self.now, said=said, model=model, meter=self._here)
         return await tx.turns.window(self.session_id, WINDOW_TURNS)
 
     def _turn(self, position: int, instance_id: str) -> Turn:
@@ -193,7 +191,7 @@ class RestartClaim(Claim):
 
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message, reply = self.failed.message, self.failed.reply
-        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0, meter=self._here)
         _no_other_runs(await tx.turns.versions(message.session_id, message.position), reply.id)
         if not await tx.replies.restart(reply.id, reply.attempt, instance_id):
             raise Taken("the attempt was begun")
@@ -214,7 +212,7 @@ class RegenerateClaim(Claim):
 
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message = self.turn.message
-        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0)
+        await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0, meter=self._here)
         versions = await tx.turns.versions(message.session_id, message.position)
         if not versions:
             raise MessageNotFound

@@ -45,8 +45,8 @@ def create_app(
     )
     app.state.reply_wait = http.reply_wait
     app.state.audio_bytes = audio_bytes
-    chats = (chat.sending, chat.router, sessions.router, search.router, erasing.router)
-    versioned = (auth.router, user.router, *chats, ai.router)
+    chats = (chat.router, sessions.router, search.router, erasing.router)
+    versioned = (chat.sending, auth.router, user.router, *chats, ai.router)  # looked through in this order, twice
     for router in versioned:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
