@@ -18,6 +18,7 @@ from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
+from chatassist.adapters.persistence.places import OwnPlaces
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.sniff import recognise
 from chatassist.domain.errors import CommitUnknown, StoreUnavailable
@@ -294,7 +295,7 @@ class World:
         runtime = Runtime(self.clock, self.ids)
         self.lease = Lease(self.store, runtime, retry=0)
         self.unsaved: EphemeralStore = beside.unsaved if beside else EphemeralStore(self.clock)
-        self.stores = Stores(self.store, self.unsaved)
+        self.stores = Stores(self.store, self.unsaved, OwnPlaces())
         self.ends = Ends(self.stores, self.feed, self.lease)
         self.title_vendor = Vendor(title_script or plays("a title"))
         self.titler = Titler(

@@ -262,6 +262,7 @@ class ReplyEngine:
             return await claim.make(instance_id)
         except CommitUnknown:
             found = await self._lease.patiently(lambda: claim.find(instance_id))
+            await self._lease.patiently(self._lease.secure)
         if found is None:
             raise StoreUnavailable("the claim was not committed")
         return found

@@ -35,10 +35,10 @@ class Gate:
         return draft.checked(self._rules.content_chars)
 
     @contextmanager
-    def place(self, model: str | None) -> Iterator[None]:
-        """Keep a place for one reply by this model until its production has begun. Raises ModelUnknown, LlmBusy.
+    def seat(self, model: str | None) -> Iterator[None]:
+        """Keep a seat for one reply by this model until its production has begun. Raises ModelUnknown, LlmBusy.
 
-        Were the room only looked at, all who come while others are being stored would find the same free place.
+        Were the room only looked at, all who come while others are being stored would find the same one free.
         """
         if model is not None and model not in self._rules.models:
             raise ModelUnknown
@@ -51,7 +51,7 @@ class Gate:
             self._coming -= 1
 
     async def admit(self, user: User, draft: Draft) -> None:
-        """Let a checked draft pass that has a place and is no repetition.
+        """Let a checked draft pass that has a seat and is no repetition.
 
         Raises SessionNotFound, TooManySends, ContentBlocked. Whether a session exists is found out later: what is
         refused for that is counted.
