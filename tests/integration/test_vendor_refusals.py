@@ -164,7 +164,7 @@ TABLE: list[tuple[str, int, object, Outcome]] = [
     ("qianfan", 200, {"code": "rpm_rate_limit_exceeded", "msg": said()}, LlmOverloaded),
     ("qianfan", 200, {"error_code": 18, "error_msg": said()}, LlmUnavailable),
     ("qianfan", 200, FLAGGED, BLOCKED),
-    ("siliconflow", 400, siliconflow(20012), LlmParameterRefused),
+    ("siliconflow", 400, siliconflow(20012), LlmMisconfigured),
     ("siliconflow", 503, siliconflow(50505), LlmOverloaded),
     ("siliconflow", 401, json.dumps("Invalid token"), LlmKeyRefused),
     ("siliconflow", 403, f"{said()}", LlmMisconfigured),
