@@ -170,6 +170,7 @@ def test_any_field_can_be_overridden() -> None:
         "extra": {"top_k": 5},
         "codes": {"E-Unpaid": "billing"},
         "errors_in": ["x_error"],
+        "moderation_in": ["why"],
         "flags": {"bad": [True]},
         "at_once": 7,
         "transcription": {"model": "hears", "style": "chat", "hints": False, "kinds": ["wav"]},
@@ -187,6 +188,7 @@ def test_any_field_can_be_overridden() -> None:
     assert (kind.counts_usage, kind.usage_in, kind.extra, kind.at_once) == (False, ["x_usage"], {"top_k": 5}, 7)
     assert (kind.thinking.on, kind.thinking.off, kind.thinking.fields) == ({"think": 1}, {"think": 0}, ["thoughts"])
     assert (kind.codes["e-unpaid"], kind.errors_in, kind.flags) == (Kind.BILLING, ["x_error"], {"bad": [True]})
+    assert kind.moderation_in == ["why"]
     assert kind.transcription == TranscriptionRoute(
         model="hears", style=TranscriptionStyle.CHAT, hints=False, kinds=frozenset({"wav"})
     )

@@ -92,6 +92,7 @@ class Overrides(_Strict):
     extra: Members | None = None
     codes: Mapping[str, Word] | None = None
     errors_in: Sequence[Word] | None = None
+    moderation_in: Sequence[Word] | None = None
     flags: Mapping[str, Sequence[bool | int]] | None = None
     at_once: int | None = Field(default=None, ge=0)
     transcription: TranscriptionOverrides | None = None
