@@ -153,7 +153,7 @@ def test_finish_reasons_become_ours(reason: str, expected: FinishReason) -> None
 
 @pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call"])
 @pytest.mark.parametrize(
-    "said", [b"", event(piece(" \n")) + event(piece("\n")), event(piece("<think>hm</think> "))]
+    "said", [b"", event(piece(" \n")) + event(piece("\n\u200b\ufeff")), event(piece("<think>hm</think> "))]
 )
 def test_an_answer_that_is_finished_and_empty_is_none(reason: str, said: bytes) -> None:
     with pytest.raises(LlmUnavailable, match="answered nothing"):
