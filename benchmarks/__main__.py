@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import history, scenarios, streams
+from benchmarks import hearing, history, scenarios, streams
 from benchmarks.bench import Bench, Figure
 from benchmarks.processes import Failed, start_vendor
 from benchmarks.world import prepared, started_redis
@@ -34,6 +34,7 @@ class Scenario(StrEnum):
     POOL = "pool"
     STREAMS = "streams"
     HISTORY = "history"
+    HEARING = "hearing"
     WRAPPERS = "wrappers"
 
 
@@ -46,7 +47,7 @@ class Database(StrEnum):
 
 CONNECTIONS = (1, 32, 256)
 CONNECTIONS_QUICK = (32,)
-_LONG = (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY, Scenario.WRAPPERS)
+_LONG = (Scenario.SPREAD, Scenario.STREAMS, Scenario.HISTORY, Scenario.HEARING, Scenario.WRAPPERS)
 """What a quick run leaves out, unless it is asked for."""
 _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.OPEN: streams.open_replies,
@@ -54,6 +55,7 @@ _OPEN: Mapping[Scenario, Callable[[Bench], Iterator[Figure]]] = {
     Scenario.POOL: streams.pool,
     Scenario.STREAMS: streams.many,
     Scenario.HISTORY: history.history,
+    Scenario.HEARING: hearing.hearing,
     Scenario.WRAPPERS: scenarios.wrappers,
 }
 

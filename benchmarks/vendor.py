@@ -1,7 +1,8 @@
 """The loopback vendor: a process that streams chat completions at the pace its caller asks for, at next to no cost.
 
 A reply without gaps leaves in one write, so that a CPU figure does not depend on how the network cut it; with gaps,
-every piece is a write of its own. `GET /held` says how many replies are open and how many pieces were ever said.
+every piece is a write of its own. Recordings are not listened to, and answered at once. `GET /held` says how many
+replies are open and how many pieces were ever said.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import uvloop
 
 from benchmarks.script import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, Pace, spoken
 
+_HEARD = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"text":"ok"}'
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -90,8 +92,9 @@ class VendorProtocol(asyncio.Protocol):
         self._path, self._body = url, b""
 
     def on_body(self, body: bytes) -> None:
-        """Note a part of the body."""
-        self._body += body
+        """Note a part of the body, but for recordings."""
+        if not self._hears:
+            self._body += body
 
     def on_message_complete(self) -> None:
         """Answer."""
@@ -99,9 +102,16 @@ class VendorProtocol(asyncio.Protocol):
             counts = b"%d %d" % (self._counts.held, self._counts.said)
             self._write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(counts), counts))
             return
+        if self._hears:
+            self._write(_HEARD)
+            return
         pace = Pace.asked(self._body)
         self._counts.held += 1
         self._in(pace.first, self._begin, pace)
+
+    @property
+    def _hears(self) -> bool:
+        return self._path.endswith(b"/audio/transcriptions")
 
     def _in(self, milliseconds: int, call: Callable[..., None], *arguments: object) -> None:
         if milliseconds:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from chatassist.adapters.persistence import sql
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.failures import code_of, is_repeatable
+from chatassist.adapters.persistence.places import OwnPlaces
 from chatassist.domain.model import Session
 from chatassist.domain.ports.persistence import Transaction
 from chatassist.domain.ports.runtime import Runtime
@@ -48,7 +49,9 @@ async def test_turns_of_one_user_never_wait_in_a_circle(mysql: URL, collisions: 
     async with opened(mysql, pool_size=12) as store:
         await keep(store, user, *sessions)
         runtime = Runtime(lambda: NOW, new_id)
-        claims = Claims(Stores(store, EphemeralStore(lambda: NOW)), runtime, rules=PromptRules(), metering=METERING)
+        claims = Claims(
+            Stores(store, EphemeralStore(lambda: NOW), OwnPlaces()), runtime, rules=PromptRules(), metering=METERING
+        )
 
         async def talk(session: Session) -> None:
             for _ in range(25):

@@ -17,7 +17,6 @@ from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel,
 from chatassist.domain.errors import (
     ChatAssistError,
     ContextTooLong,
-    LlmBusy,
     LlmKeyRefused,
     LlmMisconfigured,
     LlmOverloaded,
@@ -225,19 +224,18 @@ async def test_what_no_vendor_has_room_for_is_told_before_and_refused(build: Bui
     chain.fail(says("so far", rest))
     readers = [asyncio.create_task(hear(chain.model)) for _ in range(2)]
     await chain.vendors[0].until(lambda: chain.requests == [1, 0])
-    chain.model.check_room(None)
+    assert chain.model.room(None) == 2
     readers += [asyncio.create_task(hear(chain.model)) for _ in range(2)]
     await chain.vendors[1].until(lambda: chain.requests == [1, 1])
 
-    with pytest.raises(LlmBusy):
-        chain.model.check_room(None)
+    assert chain.model.room(None) == 0
     assert isinstance((await hear(chain.model)).error, LlmOverloaded)
     assert chain.requests == [1, 1]
 
     rest.set()
     assert [heard.text for heard in await asyncio.gather(*readers)] == ["so far"] * 4
     assert chain.requests == [2, 2]
-    chain.model.check_room(None)
+    assert chain.model.room(None) == 4
 
 
 @pytest.mark.parametrize("texts", [(), ("so far",)])

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Person, Serve, data_of, reason_of, settings_for
-from tests.fixtures.streams import delete, resuming, stop, streamed, streaming
+from tests.fixtures.streams import delete, listening, resuming, stop, streamed, streaming
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, says
 from tests.integration.test_document import llm
@@ -59,6 +60,29 @@ async def test_from_elsewhere_a_reply_is_followed_to_its_end(
     assert elsewhere.content == resumed.content == stream.content == "so far and whole"
     assert elsewhere.names[-2:] == ["replace", "done"]
     assert elsewhere.events[-2].data == {"content": "so far and whole", "reason": "resync"}
+
+
+@pytest.mark.parametrize("redis", [True, False], ids=["with redis", "without redis"])
+async def test_a_number_beyond_the_last_is_refused_elsewhere_too_where_there_is_redis(
+    sqlite_url: URL, serve: Serve, vendor: LoopbackVendor, shared_redis: RedisServer, redis: bool
+) -> None:
+    vendor.answers(hangs("one ", "two"))
+    here, there = await two(sqlite_url, serve, vendor, **({"redis": {"url": shared_redis.url}} if redis else {}))
+    async with streaming(here, "hello") as stream:
+        message_id = (await stream.start())["messageId"]
+        await stream.until_text("one two")
+        async with resuming(there, message_id, stream.seq, stream.content) as resumed:
+            await resumed.start()
+        for after in (3, 4711, 1_000_000):
+            path = f"/v1/chat/message/{message_id}/stream?after={after}"
+            if redis:
+                assert reason_of(await there.get(path)) == (400, "bad_seq")
+            else:  # how far it has come is not known here
+                async with listening(there, "GET", path, after) as accepted:
+                    await accepted.start()
+        answer = await there.get(f"/v1/chat/message/{message_id}/stream?after=1000001")
+        assert reason_of(answer) == (400, "bad_seq"), "so far no attempt can come"
+        await stop(here, message_id)
 
 
 async def test_a_failed_turn_is_begun_again_on_the_other_instance(

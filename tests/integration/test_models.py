@@ -1,6 +1,7 @@
 """Models over HTTP: which there are, which one answers, and what happens where none has room."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +10,12 @@ from sqlalchemy import URL
 
 from chatassist.adapters.llm.scripted import ScriptedChatModel
 from chatassist.container.wiring import Container
-from chatassist.domain.errors import LlmBusy
 from chatassist.domain.ports.llm import Offer
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, settings_for
 from tests.fixtures.streams import ask, regenerate, regenerating, streamed
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails
-from tests.integration.test_document import llm
 from tests.integration.test_processes import rows
 from tests.integration.test_unsaved import keep_nothing
 
@@ -24,25 +23,29 @@ PATH = "/v1/ai/models"
 LARGE = Offer(model="large", name="大模型")
 SMALL = Offer(model="loopback-1", name="小模型", default=True)
 
-Offering = Callable[..., None]
+Offering = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def offering() -> Iterator[Offering]:
-    """Let services that start from now on offer these models, whatever their settings say."""
+def offering(vendor: LoopbackVendor, tmp_path: Path) -> Offering:
+    """Return settings for the loopback vendor with these models, in a file that is written anew each time."""
 
-    def offer(*offers: Offer) -> None:
-        Container.offers.override(providers.Object(offers))
+    def offer(*offers: Offer) -> dict[str, Any]:
+        models = ", ".join(
+            f'{{ id = "{each.model}", name = "{each.name}", default = {str(each.default).lower()} }}' for each in offers
+        )
+        file = tmp_path / "vendors.toml"
+        row = f'[[vendor]]\nkind = "openai_compatible"\nbase_url = "{vendor.base_url}"\nmodels = [{models}]\n'
+        file.write_text(row, encoding="utf-8")
+        return {"vendors_file": str(file), "max_calls": 1}
 
-    yield offer
-    Container.offers.reset_override()
+    return offer
 
 
 @pytest.fixture
-async def chooser(any_database: URL, serve: Serve, vendor: LoopbackVendor, offering: Offering) -> Person:
+async def chooser(any_database: URL, serve: Serve, offering: Offering) -> Person:
     """Somebody who has a choice, on each database."""
-    offering(SMALL, LARGE)
-    person: Person = await (await serve(settings_for(any_database, llm=llm(vendor)))).login()
+    person: Person = await (await serve(settings_for(any_database, llm=offering(SMALL, LARGE)))).login()
     return person
 
 
@@ -115,8 +118,7 @@ async def test_an_unknown_model_is_refused_and_chooses_nothing(chooser: Person, 
 async def test_a_choice_that_is_gone_from_the_list_gives_way_to_the_default(
     any_database: URL, serve: Serve, vendor: LoopbackVendor, offering: Offering
 ) -> None:
-    settings = settings_for(any_database, llm=llm(vendor))
-    offering(SMALL, LARGE)
+    settings = settings_for(any_database, llm=offering(SMALL, LARGE))
     before = await (await serve(settings)).login()
     vendor.answers("one", fails(500))
     session = (await before.says("one", model="large"))["sessionId"]
@@ -207,8 +209,7 @@ async def test_an_unsaved_session_has_a_choice_too_and_begins_with_that_of_the_o
 async def test_with_redis_it_has_one_choice_on_all_instances(
     any_database: URL, serve: Serve, vendor: LoopbackVendor, offering: Offering, shared_redis: RedisServer
 ) -> None:
-    offering(SMALL, LARGE)
-    settings = settings_for(any_database, llm=llm(vendor), redis={"url": shared_redis.url})
+    settings = settings_for(any_database, llm=offering(SMALL, LARGE), redis={"url": shared_redis.url})
     here, there = await serve(settings), await serve(settings)
     person = await here.login()
     await hides_and_goes_on(person, Person(there.http, person.token, person.user))
@@ -226,10 +227,9 @@ class Crowded(ScriptedChatModel):
         self.full = False
         self.asked: list[str | None] = []
 
-    def check_room(self, model: str | None) -> None:
+    def room(self, model: str | None) -> float:
         self.asked.append(model)
-        if self.full:
-            raise LlmBusy(retry_after=2.5)
+        return 0 if self.full else 1
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ async def test_where_no_vendor_has_room_nothing_is_stored_or_counted_and_the_cli
         await wish(version, model="scripted"),
         await wish(f"{version}/stream"),
     ]
-    assert busy(refused) == [(429, "llm_busy", "3", False)] * 4
+    assert busy(refused) == [(429, "llm_busy", "5", False)] * 4
     assert crowded.asked == ["scripted", None, "scripted", None]
     assert len(await rows(any_database, "SELECT id FROM messages")) == 2
     assert len(await rows(any_database, "SELECT id FROM sessions")) == 1

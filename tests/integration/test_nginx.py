@@ -16,7 +16,9 @@ from sqlalchemy import URL
 from chatassist.settings import HttpSettings, Settings
 from tests.fixtures.miniprogram import code_of
 from tests.fixtures.nginx import PAGE, Fronted, sample
+from tests.fixtures.recordings import padded, wav
 from tests.fixtures.service import Answer, Api, Person, Serve, data_of, reason_of, serving, settings_for
+from tests.fixtures.speech import spoken
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, says
 
@@ -143,7 +145,7 @@ def silence_of(size: int) -> bytes:
 async def test_the_largest_recording_passes(service: Api, vendor: LoopbackVendor, fronted: Fronted) -> None:
     vendor.answers(fails(200, {"text": "识别出的文本内容"}))
     person = await fronted(service).login()
-    answer = await person.speaks(silence_of(24 * MEBIBYTE), "recording.wav")
+    answer = await person.speaks(padded(wav(spoken()), 24 * MEBIBYTE), "recording.wav")
     assert data_of(answer)["text"] == "识别出的文本内容"
 
 

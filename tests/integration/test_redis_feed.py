@@ -19,7 +19,18 @@ from chatassist.domain.ports.replies import Delta, Ended, Event, Numbered, Repla
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT, FinishReason, Status, Usage
 from tests.builders import an_end, new_id
 from tests.fixtures.redis import HASTY, SECRET, RedisServer
-from tests.fixtures.reply_feeds import ENDED, OpenFeed, Pair, eventually, letters, now, numbered, reading, text_of
+from tests.fixtures.reply_feeds import (
+    ENDED,
+    OpenFeed,
+    Pair,
+    eventually,
+    hearing,
+    letters,
+    now,
+    numbered,
+    reading,
+    text_of,
+)
 
 
 async def shipped(feed: RedisReplyFeed) -> None:
@@ -458,6 +469,42 @@ async def test_a_request_to_stop_reaches_all_others_and_not_who_asks(
     assert await waiting[1] == await waiting[2] == reply
     await feeds[1].request_stop(other := new_id())
     assert await waiting[0] == other
+
+
+async def test_who_asks_how_far_a_reply_has_come_gets_the_answer_and_nobody_takes_it_for_a_stop(
+    redis_server: RedisServer, open_feed: OpenFeed
+) -> None:
+    makes, asks, bystands = feeds = [open_feed(redis_server) for _ in range(3)]
+    stops = [asyncio.create_task(first(feed.stop_requests())) for feed in feeds]
+    await eventually(lambda: redis_server.say("INFO", "clients").count(b"blocked_clients:3"))
+    reply = await opened(makes, *letters(3))
+    others = [await opened(makes, *letters(count)) for count in range(20)]
+
+    assert await asyncio.gather(*(asks.last(reply, 5) for _ in range(5))) == [3] * 5
+    assert await asyncio.gather(*(asks.last(other, 5) for other in others)) == list(range(20))
+    await makes.append(reply, Delta("more"))
+    assert await asks.last(reply, 5) == 4, "by its producer's word, however little was shipped"
+    assert await bystands.last(reply, 5) == 4
+
+    await makes.request_stop(reply)
+    assert await stops[1] == await stops[2] == reply
+    stops[0].cancel()
+    await asyncio.gather(*stops, return_exceptions=True)
+
+
+async def test_a_question_that_nobody_answers_is_given_up_in_time(
+    redis_server: RedisServer, open_feed: OpenFeed
+) -> None:
+    makes, asks = open_feed(redis_server), open_feed(redis_server, HASTY)
+    reply = await opened(makes, Delta("a"))  # who does not hear what is asked: it was killed, or sleeps
+    async with hearing(asks, makes):
+        for break_it in (None, redis_server.pause, redis_server.stop):
+            if break_it:
+                break_it()
+            began = time.monotonic()
+            assert await asks.last(reply, 0.2) is None
+            assert time.monotonic() - began < 1
+    assert await makes.last(reply, 0) == 1
 
 
 async def test_where_streams_are_forbidden_a_feed_is_that_of_its_process(

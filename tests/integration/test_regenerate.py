@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from tests.fixtures.service import Person, Serve, reason_of, settings_for
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.service import Person, Serve, data_of, reason_of, settings_for
 from tests.fixtures.streams import ask, delete, rate, regenerate, regenerating, stop, streamed, streaming
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, hangs, says
@@ -244,3 +245,33 @@ async def test_the_rules_of_versions_hold_across_instances(
         shown = await each.look(third["messageId"])
         assert (shown["content"], len(shown["versions"])) == ("three", 3)
     assert len(vendor.requests) == 4
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "unsaved"])
+async def test_of_versions_and_attempts_that_begin_at_once_one_is_made(
+    any_database: URL, serve: Serve, vendor: LoopbackVendor, shared_redis: RedisServer, saved: bool
+) -> None:
+    settings = settings_for(any_database, llm=llm(vendor), redis={"url": shared_redis.url})
+    here, there = await serve(settings), await serve(settings)
+    person = await here.login()
+    elsewhere = Person(there.http, person.token, person.user)
+    data_of(await person.http.put("/v1/user/settings", json={"saveHistory": saved}, headers=person.bearer))
+    made: list[bool] = []
+    for number in range(10):
+        let_go = asyncio.Event()
+        vendor.answers(fails(500), says(let_go, "good"))
+        key = f"key-{number}"
+        failed = (await person.send("asked", clientMessageId=key)).json()["turn"]["messageId"]
+        wishes = [
+            asyncio.create_task(ask(elsewhere, failed, "regenerate")),
+            asyncio.create_task(person.send("asked", clientMessageId=key)),
+        ]
+        [refusal], winner = await asyncio.wait(wishes, return_when=asyncio.FIRST_COMPLETED)
+        assert reason_of(refusal.result()) == (400, "reply_running")
+        let_go.set()
+        won = data_of(await winner.pop())
+        assert won["reply"]["content"] == "good"
+        made.append(won["messageId"] == failed)
+        again = data_of(await person.send("asked", clientMessageId=key))
+        assert (again["messageId"], again["replayed"]) == (failed, made[-1])
+    assert len(vendor.requests) == 30 - sum(made)

@@ -10,7 +10,7 @@ from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.domain.ports.replies import Delta, Numbered, Replace, ReplyFeed, Titled
 from chatassist.domain.turns import NUMBERS_PER_ATTEMPT
 from tests.builders import new_id
-from tests.fixtures.reply_feeds import ENDED, letters, now, numbered, reading, text_of
+from tests.fixtures.reply_feeds import ENDED, PATIENCE, letters, now, numbered, reading, text_of
 
 
 @pytest.fixture(params=["memory", "redis", "redis, read elsewhere"])
@@ -45,6 +45,15 @@ async def test_a_later_attempt_numbers_from_where_it_was_opened(feed: ReplyFeed)
 
     assert await feed.append(reply, Replace("", "restarted"), Delta("a")) == 2 * NUMBERS_PER_ATTEMPT + 2
     assert await now(feed, reply, 2 * NUMBERS_PER_ATTEMPT + 1) == [Numbered(2 * NUMBERS_PER_ATTEMPT + 2, Delta("a"))]
+
+
+async def test_who_makes_a_reply_says_how_far_it_has_come_until_it_ends(feed: ReplyFeed, reply: str) -> None:
+    assert await feed.last(reply, PATIENCE) == 0
+    await feed.append(reply, Delta("a"), Delta("b"))
+    assert await feed.last(reply, PATIENCE) == 2
+    await feed.append(reply, ENDED)
+    assert await feed.last(reply, 0.1) is None
+    assert await feed.last(new_id(), 0.1) is None
 
 
 @pytest.mark.parametrize(("after", "rest"), [(0, "abc"), (1, "bc"), (2, "c"), (3, ""), (99, "")])

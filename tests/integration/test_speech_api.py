@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatassist.adapters.catalogue import CATALOGUE
-from chatassist.adapters.sniff import FILES
 from chatassist.adapters.tts.speech_api import SpeechApiSynthesiser
 from chatassist.adapters.vendor import SpeechRoute
 from chatassist.domain.audio import Audio, AudioKind
@@ -105,7 +104,7 @@ async def test_the_bytes_say_what_a_recording_is(
     voice: SpeechApiSynthesiser, vendor: LoopbackVendor, kind: AudioKind, content_type: str
 ) -> None:
     data = recording(kind)
-    vendor.answers(sends(data[:100], data[100:], content_type=content_type or FILES[kind][1]))
+    vendor.answers(sends(data[:100], data[100:], content_type=content_type or f"audio/{kind}"))
     assert await voice.synthesise(SCRIPT) == Audio(data=data, kind=kind)
 
 

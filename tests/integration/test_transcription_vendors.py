@@ -1,5 +1,6 @@
-"""What is odd about single vendors' speech to text: hints and formats they take, marks in texts, their refusals."""
+"""What is odd about single vendors' speech to text: hints and lengths they take, marks in texts, their refusals."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +10,10 @@ import pytest
 
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.catalogue import CATALOGUE
-from chatassist.adapters.sniff import recognise
 from chatassist.adapters.vendor import TranscriptionRoute, TranscriptionStyle
-from chatassist.domain.audio import Audio, AudioKind, Transcript
+from chatassist.domain.audio import SAMPLE_RATE, Sound, Transcript
 from chatassist.domain.errors import AsrUnavailable, AudioUnsupported, ChatAssistError
 from chatassist.domain.ports.asr import Hints
-from tests.fixtures.speech import recording
 from tests.fixtures.vendor import LoopbackVendor
 from tests.fixtures.vendor_behaviours import fails, sends
 from tests.integration.calling import calling
@@ -22,7 +21,7 @@ from tests.integration.calling import calling
 KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 HINTS = Hints(language="zh", prompt="张三、李四")
-WAV = AudioKind.WAV
+SOUND = Sound(samples=bytes(range(256)) * 400)
 BY_FORM = [
     row.name for row in CATALOGUE.values() if row.transcription and row.transcription.style is TranscriptionStyle.OPENAI
 ]
@@ -41,9 +40,9 @@ async def transcriber(vendor: LoopbackVendor, kind: str) -> AsyncIterator[Whispe
     await made.aclose()
 
 
-async def hear(vendor: LoopbackVendor, kind: str, audio: Audio, hints: Hints = HINTS) -> Transcript:
+async def hear(vendor: LoopbackVendor, kind: str, sound: Sound, hints: Hints = HINTS) -> Transcript:
     async with transcriber(vendor, kind) as made:
-        return await made.transcribe(audio, hints)
+        return await made.transcribe(sound, hints)
 
 
 def says(text: str) -> Any:
@@ -61,7 +60,7 @@ def fields(vendor: LoopbackVendor) -> set[str]:
 @pytest.mark.parametrize("kind", BY_FORM)
 async def test_hints_go_to_those_who_take_them(vendor: LoopbackVendor, kind: str) -> None:
     vendor.answers(says("好的"))
-    heard = await hear(vendor, kind, recognise(recording(WAV)))
+    heard = await hear(vendor, kind, SOUND)
     taken = route_of(kind).hints
     assert fields(vendor) == ({"file", "model", "language", "prompt"} if taken else {"file", "model"})
     assert heard == Transcript(text="好的", language="zh" if taken else None)
@@ -71,35 +70,10 @@ def test_siliconflow_and_zhipu_take_none() -> None:
     assert {kind for kind in BY_FORM if not route_of(kind).hints} == {"siliconflow", "zhipu"}
 
 
-@pytest.mark.parametrize("kind", BY_FORM)
-@pytest.mark.parametrize("audio", list(AudioKind))
-async def test_what_a_vendor_does_not_take_is_refused_at_once(
-    vendor: LoopbackVendor, kind: str, audio: AudioKind
-) -> None:
-    vendor.script = says("ok")
-    route = route_of(kind)
-    if not route.kinds or audio in route.kinds:
-        assert (await hear(vendor, kind, recognise(recording(audio)))).text == "ok"
-        return
-    with pytest.raises(AudioUnsupported, match=rf"takes .*wav.*, and this is {audio}$"):
-        await hear(vendor, kind, recognise(recording(audio)))
-    assert vendor.requests == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "refused"),
-    [
-        ("openai", {"aac", "amr"}),
-        ("azure", {"aac", "amr"}),
-        ("groq", {"aac", "amr"}),
-        ("zhipu", set(AudioKind) - {"wav", "mp3"}),
-        ("siliconflow", set()),
-        ("qwen", set()),
-    ],
-)
-def test_the_formats_that_a_vendor_does_not_take(kind: str, refused: set[str]) -> None:
-    kinds = route_of(kind).kinds
-    assert (set(AudioKind) - kinds if kinds else set()) == refused
+def test_zhipu_and_dashscope_hear_so_many_seconds_at_a_time() -> None:
+    capped = {row.name: row.transcription.max_seconds for row in CATALOGUE.values() if row.transcription}
+    assert {name: seconds for name, seconds in capped.items() if seconds} == {"zhipu": 30, "qwen": 180}
+    assert len(base64.b64encode(bytes(44 + 2 * SAMPLE_RATE * 180))) < 10_000_000, "which is as much as it takes"
 
 
 async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor: LoopbackVendor) -> None:
@@ -107,7 +81,7 @@ async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor
     access = calling(address, KEY, "azure")
     whisper = WhisperApiTranscriber(access, TranscriptionRoute(model="ears"), silence=1)
     vendor.answers(says("ok"))
-    await whisper.transcribe(recognise(recording(WAV)))
+    await whisper.transcribe(SOUND)
     await whisper.aclose()
     path, _, query = vendor.requests[0].path.partition("?")
     assert path == "/openai/deployments/ears/audio/transcriptions"
@@ -119,7 +93,7 @@ async def test_azure_is_shown_the_key_and_told_the_version_in_its_own_way(vendor
 async def test_a_server_without_a_key_is_shown_none(vendor: LoopbackVendor) -> None:
     whisper = WhisperApiTranscriber(calling(vendor.base_url, kind="localai"), route_of("localai"), silence=1)
     vendor.answers(says("ok"))
-    await whisper.transcribe(recognise(recording(WAV)))
+    await whisper.transcribe(SOUND)
     await whisper.aclose()
     assert "authorization" not in vendor.requests[0].headers
 
@@ -147,18 +121,18 @@ async def test_tags_and_pictures_are_no_words(
     vendor: LoopbackVendor, said: str, text: str, language: str | None
 ) -> None:
     vendor.answers(says(said))
-    assert await hear(vendor, "siliconflow", recognise(recording(WAV))) == Transcript(text=text, language=language)
+    assert await hear(vendor, "siliconflow", SOUND) == Transcript(text=text, language=language)
 
 
 async def test_tags_in_a_plain_text_are_not_taken_for_html(vendor: LoopbackVendor) -> None:
     vendor.answers(sends("<|zh|><|NEUTRAL|>你好".encode(), content_type="text/plain"))
-    assert (await hear(vendor, "siliconflow", recognise(recording(WAV)))).text == "你好"
+    assert (await hear(vendor, "siliconflow", SOUND)).text == "你好"
 
 
 async def test_pictures_of_other_models_stay(vendor: LoopbackVendor) -> None:
     """They may stand for a word that was said."""
     vendor.answers(says("👍好"))
-    assert (await hear(vendor, "openai", recognise(recording(WAV)))).text == "👍好"
+    assert (await hear(vendor, "openai", SOUND)).text == "👍好"
 
 
 # --- Their refusals -------------------------------------------------------------------------------------------------
@@ -206,7 +180,7 @@ async def test_a_refusal_is_told_for_what_it_means(
 ) -> None:
     vendor.script = behaviour
     with pytest.raises(error) as caught:
-        await hear(vendor, kind, recognise(recording(WAV)), Hints())
+        await hear(vendor, kind, SOUND, Hints())
     assert type(caught.value) is error
     assert caught.value.retry_after == retry_after
     assert TELLTALE not in str(caught.value)
@@ -216,5 +190,5 @@ async def test_a_refusal_is_told_for_what_it_means(
 async def test_a_vendor_that_takes_no_hints_is_not_asked_again_without_them(vendor: LoopbackVendor) -> None:
     vendor.script = numbered(400, 20015)
     with pytest.raises(AudioUnsupported):
-        await hear(vendor, "siliconflow", recognise(recording(WAV)), HINTS)
+        await hear(vendor, "siliconflow", SOUND, HINTS)
     assert len(vendor.requests) == 1

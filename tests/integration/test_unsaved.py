@@ -1,6 +1,7 @@
 """`saveHistory:false`: such a turn works like any other for as long as it lives, and stands in no table."""
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,10 @@ import pytest
 from sqlalchemy import URL
 
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.scribe import chance_of
 from tests.fixtures.service import (
+    Answer,
     Api,
     Person,
     Serve,
@@ -211,3 +215,27 @@ async def test_switching_off_and_on_over_http_leaves_no_trace_in_lists_history_o
     items = data_of(await hidden.get(shown))["items"]
     assert [item["content"] for item in items] == ["kept", "kept!", "kept too", "kept too!"]
     assert len(data_of(await hidden.get("/v1/chat/sessions"))["items"]) == 1
+
+
+async def test_a_key_used_on_two_instances_while_the_setting_changes_is_one_turn(
+    any_database: URL, serve: Serve, vendor: LoopbackVendor, shared_redis: RedisServer
+) -> None:
+    settings = settings_for(any_database, llm=llm(vendor), redis={"url": shared_redis.url})
+    here, there = await serve(settings), await serve(settings)
+    person = await here.login()
+    elsewhere = Person(there.http, person.token, person.user)
+    chance = chance_of(5)
+
+    async def soon(doing: Coroutine[Any, Any, Answer]) -> Answer:
+        await asyncio.sleep(chance.uniform(0, 0.005))
+        return await doing
+
+    for number in range(40):
+        wish = {"saveHistory": number % 2 == 1}
+        changing = person.http.put("/v1/user/settings", json=wish, headers=person.bearer)
+        sending = [each.send("hello", clientMessageId=f"key-{number}") for each in (person, elsewhere) * 2]
+        _, *answers = await asyncio.gather(*map(soon, (changing, *sending)))
+        assert len({data_of(answer)["messageId"] for answer in answers if answer.status_code == 200}) == 1
+        refused = {reason_of(answer) for answer in answers if answer.status_code != 200}
+        assert refused <= {(500, "database_unavailable")}, "to be sent again"
+    assert len(vendor.requests) == 40

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
-from chatassist.adapters.sniff import FILES, recognise
 from chatassist.adapters.vendor import TranscriptionRoute
-from chatassist.domain.audio import Audio, AudioKind, Transcript
+from chatassist.domain.audio import Sound, Transcript
 from chatassist.domain.errors import (
     AsrTimeout,
     AsrUnavailable,
@@ -27,7 +26,7 @@ from tests.integration.calling import calling
 KEY = "sk-loopback-key-1234"
 TELLTALE = "telltale-of-the-vendor"
 JSON = "application/json"
-FLAC = recognise(b"fLaC" + bytes(range(256)) * 40)
+SOUND = Sound(samples=bytes(range(256)) * 400)
 ROUTE = TranscriptionRoute(model="whisper-1")
 
 
@@ -55,19 +54,16 @@ def form_of(vendor: LoopbackVendor, number: int = -1) -> dict[str, tuple[str, by
     return found
 
 
-@pytest.mark.parametrize("kind", list(AudioKind))
-async def test_the_recording_is_sent_whole_under_a_truthful_name(
-    whisper: WhisperApiTranscriber, vendor: LoopbackVendor, kind: AudioKind
+async def test_the_sound_is_sent_whole_as_a_file_under_a_truthful_name(
+    whisper: WhisperApiTranscriber, vendor: LoopbackVendor
 ) -> None:
     vendor.answers(answers({"text": "ok"}))
-    data = bytes(range(256)) * 1000
-    await whisper.transcribe(Audio(data=data, kind=kind))
+    await whisper.transcribe(SOUND)
     form = form_of(vendor)
-    name, media_type = FILES[kind]
     assert set(form) == {"file", "model"}
-    assert form["file"][1] == data
-    assert f'filename="{name}"' in form["file"][0]
-    assert f"Content-Type: {media_type}" in form["file"][0]
+    assert form["file"][1] == SOUND.wav()
+    assert 'filename="audio.wav"' in form["file"][0]
+    assert "Content-Type: audio/wav" in form["file"][0]
     assert form["model"][1] == b"whisper-1"
     request = vendor.requests[-1]
     assert (request.method, request.path) == ("POST", "/v1/audio/transcriptions")
@@ -77,7 +73,7 @@ async def test_the_recording_is_sent_whole_under_a_truthful_name(
 
 async def test_hints_are_sent(whisper: WhisperApiTranscriber, vendor: LoopbackVendor) -> None:
     vendor.answers(answers({"text": "ok"}))
-    heard = await whisper.transcribe(FLAC, Hints(language="zh", prompt="张三、李四"))
+    heard = await whisper.transcribe(SOUND, Hints(language="zh", prompt="张三、李四"))
     form = form_of(vendor)
     assert (form["language"][1], form["prompt"][1]) == (b"zh", "张三、李四".encode())
     assert heard.language == "zh"
@@ -99,18 +95,15 @@ async def test_hints_are_sent(whisper: WhisperApiTranscriber, vendor: LoopbackVe
         (
             b'{"task": "transcribe", "language": "chinese", "duration": 2.5, "text": "hi", "segments": []}',
             JSON,
-            Transcript(text="hi", duration=2.5),
+            Transcript(text="hi"),
         ),
         (
             b'{"text": "hi", "language": "yue", "duration": "2.5"}',
             JSON,
-            Transcript(text="hi", language="yue", duration=2.5),
+            Transcript(text="hi", language="yue"),
         ),
-        (b'{"text": "hi", "usage": {"type": "duration", "seconds": 3}}', JSON, Transcript(text="hi", duration=3.0)),
+        (b'{"text": "hi", "usage": {"type": "duration", "seconds": 3}}', JSON, Transcript(text="hi")),
         (b'{"text": "hi", "duration": -1, "language": 5, "usage": null}', JSON, Transcript(text="hi")),
-        (b'{"text": "hi", "duration": 1e999}', JSON, Transcript(text="hi")),
-        (b'{"text": "hi", "duration": true}', JSON, Transcript(text="hi")),
-        (b'{"text": "hi", "duration": 1' + b"0" * 400 + b"}", JSON, Transcript(text="hi")),
         (b'{"text": "hi", "error": null, "code": 0}', JSON, Transcript(text="hi")),
     ],
     ids=lambda value: repr(value)[:50] if isinstance(value, bytes) else "",
@@ -119,7 +112,7 @@ async def test_every_usual_shape_of_answer_is_read(
     whisper: WhisperApiTranscriber, vendor: LoopbackVendor, body: bytes, content_type: str, heard: Transcript
 ) -> None:
     vendor.answers(sends(body, content_type=content_type))
-    assert await whisper.transcribe(FLAC) == heard
+    assert await whisper.transcribe(SOUND) == heard
 
 
 @pytest.mark.parametrize(
@@ -147,7 +140,7 @@ async def test_nonsense_is_unavailable(
 ) -> None:
     vendor.answers(sends(body, content_type=content_type))
     with pytest.raises(AsrUnavailable) as caught:
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     assert TELLTALE not in str(caught.value)
 
 
@@ -189,7 +182,7 @@ async def test_each_failure_becomes_one_of_ours_and_costs_one_call(
 ) -> None:
     vendor.answers(behaviour)
     with pytest.raises(error) as caught:
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     assert caught.value.retry_after == retry_after
     assert TELLTALE not in str(caught.value)
     assert KEY not in str(caught.value)
@@ -199,7 +192,7 @@ async def test_each_failure_becomes_one_of_ours_and_costs_one_call(
 async def test_an_endless_answer_is_cut(whisper: WhisperApiTranscriber, vendor: LoopbackVendor) -> None:
     vendor.answers(floods(b"more and more " * 1000))
     with pytest.raises(AsrUnavailable, match="too large"):
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     await vendor.until(lambda: vendor.busy == 0)
 
 
@@ -207,7 +200,7 @@ async def test_an_endless_answer_is_cut(whisper: WhisperApiTranscriber, vendor: 
 async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> None:
     whisper = WhisperApiTranscriber(calling(vendor.base_url, key), ROUTE, silence=1)
     with pytest.raises(AsrUnavailable) as caught:
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     await whisper.aclose()
     assert key not in str(caught.value)
     assert caught.value.retry_after is None
@@ -216,15 +209,15 @@ async def test_a_key_that_cannot_be_sent(vendor: LoopbackVendor, key: str) -> No
 async def test_nobody_there(vendor: LoopbackVendor) -> None:
     whisper = WhisperApiTranscriber(calling("http://127.0.0.1:9/v1", KEY), ROUTE, silence=1)
     with pytest.raises(AsrUnavailable):
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     await whisper.aclose()
 
 
 async def test_hints_that_a_vendor_refuses_are_left_out(whisper: WhisperApiTranscriber, vendor: LoopbackVendor) -> None:
     vendor.answers(fails(400, {"error": {"message": "language is not supported"}}), answers({"text": "ok"}))
-    assert (await whisper.transcribe(FLAC, Hints(language="zh", prompt="x"))).text == "ok"
+    assert (await whisper.transcribe(SOUND, Hints(language="zh", prompt="x"))).text == "ok"
     assert set(form_of(vendor, 1)) == {"file", "model"}
-    assert form_of(vendor, 1)["file"][1] == FLAC.data, "the recording is sent again from its beginning"
+    assert form_of(vendor, 1)["file"][1] == SOUND.wav(), "the recording is sent again from its beginning"
 
 
 @pytest.mark.parametrize("hints", [NO_HINTS, Hints(language="zh")])
@@ -233,7 +226,7 @@ async def test_a_recording_that_a_vendor_refuses_costs_at_most_two_calls(
 ) -> None:
     vendor.script = fails(400, FORMAT)
     with pytest.raises(AudioUnsupported):
-        await whisper.transcribe(FLAC, hints)
+        await whisper.transcribe(SOUND, hints)
     assert len(vendor.requests) == (1 if hints == NO_HINTS else 2)
 
 
@@ -241,7 +234,7 @@ async def test_giving_up_ends_the_call_and_leaks_nothing(
     whisper: WhisperApiTranscriber, vendor: LoopbackVendor
 ) -> None:
     vendor.answers(drips(b" ", every=0.02, times=1000))
-    call = asyncio.ensure_future(whisper.transcribe(FLAC))
+    call = asyncio.ensure_future(whisper.transcribe(SOUND))
     await vendor.until(lambda: vendor.busy == 1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -253,7 +246,7 @@ async def test_giving_up_ends_the_call_and_leaks_nothing(
 async def test_a_connection_is_used_again(whisper: WhisperApiTranscriber, vendor: LoopbackVendor) -> None:
     for _ in range(3):
         vendor.answers(answers({"text": "ok"}))
-        await whisper.transcribe(FLAC)
+        await whisper.transcribe(SOUND)
     assert vendor.connections_ever == 1
 
 
@@ -264,7 +257,7 @@ async def test_what_openai_finds_in_the_environment_is_not_mixed_in(
         monkeypatch.setenv(name, TELLTALE)
     vendor.answers(answers({"text": "ok"}))
     whisper = WhisperApiTranscriber(calling(vendor.base_url, ""), ROUTE, silence=1)
-    await whisper.transcribe(FLAC)
+    await whisper.transcribe(SOUND)
     await whisper.aclose()
     assert TELLTALE not in str(vendor.requests[0].headers)
 
@@ -279,5 +272,5 @@ async def test_words_and_sound_are_not_logged(
     RUN.keep_private(words)
     vendor.script = echo
     with pytest.raises(AudioUnsupported) as caught:
-        await whisper.transcribe(FLAC, Hints(prompt=words))
+        await whisper.transcribe(SOUND, Hints(prompt=words))
     assert words not in caplog.text + repr(caught.value)

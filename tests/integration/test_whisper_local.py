@@ -1,9 +1,10 @@
-"""Whisper on this machine: real recordings of every kind, one worker, a bounded queue, faults told at the start."""
+"""Whisper on this machine: how it is asked, what it is believed, a bounded queue, faults told at the start."""
 
 import asyncio
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,11 @@ from typing import Any
 import pytest
 
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
-from chatassist.adapters.sniff import recognise
-from chatassist.domain.audio import Audio, AudioKind
-from chatassist.domain.errors import AsrBusy, AsrUnavailable, AudioTooLarge, AudioUnsupported
+from chatassist.domain.audio import Sound
+from chatassist.domain.errors import AsrBusy, AsrUnavailable
 from chatassist.domain.ports.asr import Hints
 from tests.fixtures.service import ROOT
-from tests.fixtures.speech import encoded, recording, silence
-
-WAV = AudioKind.WAV
+from tests.fixtures.speech import sound_of, spoken
 
 
 @pytest.fixture
@@ -28,10 +26,19 @@ async def whisper(tiny_whisper: Path) -> AsyncIterator[LocalWhisperTranscriber]:
     await made.aclose()
 
 
+def speech() -> Sound:
+    return sound_of(spoken())
+
+
+def segment(text: str, **figures: float) -> Any:
+    usual = {"start": 0.0, "end": 2.0, "no_speech_prob": 0.05, "avg_logprob": -0.3, "compression_ratio": 1.2}
+    return type("Segment", (), {"text": text, **usual, **figures})
+
+
 class Slow:
     """A model whose segments come one by one, when they are let through."""
 
-    supported_languages = ("zh",)
+    supported_languages = ("en",)
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -45,7 +52,7 @@ class Slow:
             for number in range(3):
                 assert self.gate.acquire(timeout=5)
                 self.segments += 1
-                yield type("Segment", (), {"text": f"{initial_prompt}{number} "})
+                yield segment(f"{initial_prompt}{number} ")
 
         return work(), type("Info", (), {"language": "zh"})
 
@@ -57,33 +64,27 @@ async def _until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("kind", list(AudioKind))
-async def test_real_recordings_of_every_kind_are_heard(whisper: LocalWhisperTranscriber, kind: AudioKind) -> None:
-    heard = await whisper.transcribe(recognise(recording(kind)))
+async def test_real_speech_is_heard(whisper: LocalWhisperTranscriber) -> None:
+    heard = await whisper.transcribe(speech())
     assert heard.text
-    assert heard.duration == pytest.approx(4.0, abs=1.2)
     assert heard.language
-
-
-async def test_two_channels_at_another_rate_are_heard(whisper: LocalWhisperTranscriber) -> None:
-    assert (await whisper.transcribe(recognise(recording(AudioKind.AAC, layout="stereo")))).text
 
 
 async def test_the_model_is_loaded_once_and_not_before_it_is_needed(whisper: LocalWhisperTranscriber) -> None:
     assert whisper._model is None
-    await whisper.transcribe(recognise(recording(WAV)))
+    await whisper.transcribe(speech())
     loaded = whisper._model
-    await whisper.transcribe(recognise(recording(WAV)))
+    await whisper.transcribe(speech())
     assert whisper._model is loaded is not None
 
 
 async def test_the_queue_is_bounded(whisper: LocalWhisperTranscriber) -> None:
     slow = whisper._model = Slow()
-    audio = recognise(recording(WAV))
-    accepted = [asyncio.create_task(whisper.transcribe(audio, Hints(prompt=name))) for name in "abc"]
+    sound = speech()
+    accepted = [asyncio.create_task(whisper.transcribe(sound, Hints(language="en", prompt=name))) for name in "abc"]
     await _until(lambda: slow.begun)
     with pytest.raises(AsrBusy) as caught:
-        await whisper.transcribe(audio)
+        await whisper.transcribe(sound)
     assert caught.value.retry_after
     slow.gate.release(9)
     assert [heard.text for heard in await asyncio.gather(*accepted)] == ["a0 a1 a2", "b0 b1 b2", "c0 c1 c2"]
@@ -93,55 +94,108 @@ async def test_work_given_up_ends_at_its_next_segment_and_what_waited_is_never_b
     whisper: LocalWhisperTranscriber,
 ) -> None:
     slow = whisper._model = Slow()
-    audio = recognise(recording(WAV))
-    first, second, third = (asyncio.create_task(whisper.transcribe(audio, Hints(prompt=name))) for name in "abc")
+    sound = speech()
+    first, second, third, fourth = (
+        asyncio.create_task(whisper.transcribe(sound, Hints(language="en", prompt=name))) for name in "abcd"
+    )
     await _until(lambda: slow.begun)
+    with pytest.raises(AsrBusy):
+        await fourth
     first.cancel()
     second.cancel()
     await asyncio.wait({first, second})
-    with pytest.raises(AsrBusy):  # the thread still holds the recordings of those who left
-        await whisper.transcribe(audio)
+    await _until(lambda: slow.begun == ["a", "c"])
+    assert whisper._taken == 2, "the thread still holds the recording of one who left"
     slow.gate.release(4)
     assert (await third).text == "c0 c1 c2", "nothing of the others in it"
+    await _until(lambda: whisper._taken == 0)
     assert (slow.begun, slow.segments) == (["a", "c"], 4)
 
 
+class Asked:
+    """A model that notes how it is asked, and hears the lines that it is given."""
+
+    supported_languages = ("zh", "en")
+
+    def __init__(self, *lines: Any) -> None:
+        self.lines = lines
+        self.sound: Any = None
+        self.how: dict[str, Any] = {}
+
+    def transcribe(self, sound: Any, **how: Any) -> Any:
+        self.sound, self.how = sound, how
+        return iter(self.lines), type("Info", (), {"language": "zh"})
+
+
+async def test_it_gets_the_samples_and_no_file(whisper: LocalWhisperTranscriber) -> None:
+    model = whisper._model = Asked()
+    await whisper.transcribe(Sound(samples=array("h", [0, 16_384, -32_768, 32_767]).tobytes()))
+    assert model.sound.dtype == "float32"
+    assert model.sound.tolist() == [0, 0.5, -1, pytest.approx(1, abs=1e-4)]
+
+
 @pytest.mark.parametrize(
-    "audio",
+    ("hints", "prompt"),
     [
-        Audio(data=b"RIFF\x24\x00\x00\x00WAVEfmt ", kind=WAV),
-        Audio(data=recording(WAV)[:44], kind=WAV),
-        Audio(data=b"#!AMR\n" + b"\xff" * 500, kind=AudioKind.AMR),
-        Audio(data=recording(AudioKind.M4A)[:3000], kind=AudioKind.M4A),
-        Audio(data=b"fLaC" + b"\0" * 5000, kind=AudioKind.FLAC),
-        Audio(data=b"OggS" + b"\0" * 5000, kind=AudioKind.OGG),
-        Audio(data=b"\x1aE\xdf\xa3" + b"\0" * 5000, kind=AudioKind.WEBM),
-        Audio(data=recording(AudioKind.MP3), kind=AudioKind.M4A),
+        (Hints(), "以下是普通话的句子。"),
+        (Hints(language="zh"), "以下是普通话的句子。"),
+        (Hints(language="zh", prompt="张三"), "以下是普通话的句子。张三"),
+        (Hints(language="en"), None),
+        (Hints(language="en", prompt="Zhang San"), "Zhang San"),
     ],
-    ids=lambda audio: f"{audio.kind}-{len(audio.data)}",
 )
-async def test_what_cannot_be_decoded_is_unsupported(whisper: LocalWhisperTranscriber, audio: Audio) -> None:
-    with pytest.raises(AudioUnsupported):
-        await whisper.transcribe(audio)
-
-
-async def test_no_file_of_this_machine_is_opened_for_a_recording(
-    whisper: LocalWhisperTranscriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_chinese_is_asked_for_in_simplified_characters(
+    whisper: LocalWhisperTranscriber, hints: Hints, prompt: str | None
 ) -> None:
-    (tmp_path / "victim.wav").write_bytes(recording(WAV))
-    monkeypatch.chdir(tmp_path)
-    playlist = b"ffconcat version 1.0\nfile victim.wav\n"
-    for kind in AudioKind:
-        for data in (playlist, b"ID3\4\0\0\0\0\0\1\0" + playlist):
-            with pytest.raises(AudioUnsupported):
-                await whisper.transcribe(Audio(data=data, kind=kind))
+    model = whisper._model = Asked()
+    await whisper.transcribe(speech(), hints)
+    assert (model.how["initial_prompt"], model.how["language"]) == (prompt, hints.language)
+    assert model.how["condition_on_previous_text"] is False
 
 
-async def test_a_small_file_that_unpacks_to_hours_is_stopped(whisper: LocalWhisperTranscriber) -> None:
-    bomb = encoded(silence(700), AudioKind.FLAC)
-    assert len(bomb) < 200_000
-    with pytest.raises(AudioTooLarge):
-        await whisper.transcribe(recognise(bomb))
+async def test_what_it_cannot_have_heard_is_left_out(whisper: LocalWhisperTranscriber) -> None:
+    whisper._model = Asked(
+        segment("今天天气很好。"),
+        segment("谢谢观看", no_speech_prob=0.9),
+        segment("请不吝点赞 订阅 转发 打赏支持明镜与点点栏目", avg_logprob=-0.9),
+    )
+    assert (await whisper.transcribe(speech())).text == "今天天气很好。"
+
+
+async def test_a_job_that_is_given_up_while_it_runs_does_not_hold_up_the_next(
+    whisper: LocalWhisperTranscriber,
+) -> None:
+    slow = whisper._model = Slow()
+    first = asyncio.create_task(whisper.transcribe(speech(), Hints(language="en", prompt="a")))
+    await _until(lambda: slow.begun)
+    first.cancel()
+    await asyncio.wait({first})
+    whisper._model = Asked(segment("the next"))
+    assert (await whisper.transcribe(speech())).text == "the next", "while the first is still in its thread"
+    slow.gate.release()
+    await _until(lambda: whisper._taken == 0)
+
+
+async def test_it_is_warmed_in_a_thread_and_the_first_recording_waits_for_no_second_model(
+    whisper: LocalWhisperTranscriber,
+) -> None:
+    whisper.warm()
+    heard = await whisper.transcribe(speech())
+    loaded = whisper._model
+    assert heard.text
+    await whisper.transcribe(speech())
+    assert whisper._model is loaded
+
+
+async def test_a_model_that_cannot_be_warmed_is_told_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("nonsense")
+    broken = LocalWhisperTranscriber(model=str(tmp_path))
+    broken.warm()
+    await _until(lambda: "Whisper cannot be loaded" in caplog.messages)
+    await broken.aclose()
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_in_our_words(tmp_path: Path) -> None:
@@ -149,7 +203,7 @@ async def test_a_model_that_cannot_be_loaded_is_told_in_our_words(tmp_path: Path
         (tmp_path / name).write_text("nonsense")
     broken = LocalWhisperTranscriber(model=str(tmp_path))
     with pytest.raises(AsrUnavailable) as caught:
-        await broken.transcribe(recognise(recording(WAV)))
+        await broken.transcribe(speech())
     await broken.aclose()
     assert str(tmp_path) not in str(caught.value)
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from chatassist.adapters.llm.scripted import Step, plays
-from chatassist.domain.errors import ChatAssistError, LlmBusy
+from chatassist.domain.errors import ChatAssistError
 from chatassist.domain.model import Prompt, Role, Utterance
 from chatassist.domain.ports.llm import ChatModel, Chunk
 
@@ -45,10 +45,9 @@ class Takes(ChatModel):
     def played(self) -> list[Take]:
         return [self.takes[min(call, len(self.takes) - 1)] for call in range(self.calls)]
 
-    def check_room(self, model: str | None) -> None:
+    def room(self, model: str | None) -> float:
         self.rooms.append(model)
-        if self.full:
-            raise LlmBusy
+        return 0 if self.full else 3
 
     async def aclose(self) -> None:
         self.closed = True

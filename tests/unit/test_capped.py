@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chatassist.adapters.llm.capped import CappedChatModel
 from chatassist.adapters.llm.not_called import QueueFull
-from chatassist.domain.errors import ChatAssistError, LlmBusy, LlmOverloaded, LlmUnavailable
+from chatassist.domain.errors import ChatAssistError, LlmOverloaded, LlmUnavailable
 from tests.unit.takes import Takes, asking, hear
 from tests.unit.worlds import until
 
@@ -39,11 +39,7 @@ class Bench:
 
     @property
     def has_room(self) -> bool:
-        try:
-            self.model.check_room(None)
-        except LlmBusy:
-            return False
-        return True
+        return self.model.room(None) > 0
 
     @property
     def questions(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Which model answers: the one that is named, else the one that the session chose last, else the operator's default."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -182,6 +183,19 @@ async def test_who_finds_no_room_is_refused_before_he_is_counted_moderated_or_st
         await full.ask(anna, key=key)
     with pytest.raises(TooManySends):
         await full.ask(anna)
+
+
+async def test_who_is_on_the_way_to_the_model_takes_a_place_before_it_gets_there(full: World) -> None:
+    anna, ben = await full.somebody(), await full.somebody("ben")
+    full.vendor.places = 2
+
+    sends = [full.send(someone, key=f"{number}") for number in range(4) for someone in (anna, ben)]
+    outcomes = await asyncio.gather(*sends, return_exceptions=True)
+
+    assert sum(isinstance(outcome, LlmBusy) for outcome in outcomes) == 6
+    assert (await full.usage.today(anna)).used.messages + (await full.usage.today(ben)).used.messages == 2
+    full.vendor.places = 1
+    await full.ask(ben)
 
 
 async def test_an_unknown_model_is_named_before_there_is_any_talk_of_room(full: World) -> None:

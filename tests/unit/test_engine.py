@@ -74,6 +74,10 @@ ENDS: dict[str, tuple[list[Step], tuple[str, str, str | None, str]]] = {
     "length, after a full piece": (["0123456789", "a"], (COMPLETE, "length", None, "0123456789")),
     "full to the last character": (["01234", "56789"], (COMPLETE, "stop", None, "0123456789")),
     "length, in code points": (["😀" * 11], (COMPLETE, "length", None, "😀" * 10)),
+    "length, while it still thought": (
+        [Chunk(thinking="hm"), last(reason=FinishReason.LENGTH)],
+        (COMPLETE, "length", None, ""),
+    ),
     "blocked": (["some", last(reason=FinishReason.BLOCKED)], BLOCKED),
     "blocked beyond full": (["some", last("0123456789", FinishReason.BLOCKED)], BLOCKED),
     "blocked at once": ([last(reason=FinishReason.BLOCKED)], BLOCKED),

@@ -15,7 +15,6 @@ from chatassist.adapters.llm.not_called import BreakerOpen, QueueFull
 from chatassist.domain.errors import (
     ChatAssistError,
     ContextTooLong,
-    LlmBusy,
     LlmKeyRefused,
     LlmMisconfigured,
     LlmOverloaded,
@@ -418,14 +417,13 @@ async def test_there_is_room_as_long_as_one_vendor_has_some() -> None:
     a, b = Takes(), Takes()
     model = around(a, b, models=[{}, {"smart": "b-smart"}])
 
+    assert model.room("smart") == 6
     a.full = True
-    model.check_room("smart")
-    model.check_room(None)
+    assert model.room(None) == 3
     b.full = True
-    with pytest.raises(LlmBusy):
-        model.check_room("smart")
+    assert model.room("smart") == 0
 
-    assert (a.rooms, b.rooms) == (["a-1", "a-1"], ["b-smart", "b-1", "b-smart"])
+    assert (a.rooms, b.rooms) == (["a-1", "a-1", "a-1"], ["b-smart", "b-1", "b-smart"])
 
 
 # --- What operators are told ----------------------------------------------------------------------------------------

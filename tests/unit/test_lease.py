@@ -129,3 +129,33 @@ async def test_releasing_what_was_never_held_writes_nothing(world: World) -> Non
     await world.lease.release()
 
     assert world.store.written == 0
+
+
+async def test_what_was_read_is_secured_by_one_write_for_all_that_began_after_they_asked(world: World) -> None:
+    await world.lease.ensure()
+    written, door = world.store.written, asyncio.Event()
+    world.store.closed_door = door
+    begun_before = asyncio.create_task(world.lease.renew())
+    await asyncio.sleep(0)
+    securing = [asyncio.create_task(world.lease.secure()) for _ in range(5)]
+    await asyncio.sleep(0)
+
+    door.set()
+    await asyncio.gather(begun_before, *securing)
+
+    assert world.store.written - written == 2
+
+
+async def test_a_write_that_failed_secures_nothing_for_those_who_waited_for_it(world: World) -> None:
+    await world.lease.ensure()
+    written, door = world.store.written, asyncio.Event()
+    world.store.closed_door = door
+    world.store.faults.append(Fault.AWAY)
+    securing = [asyncio.create_task(world.lease.secure()) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    door.set()
+    outcomes = await asyncio.gather(*securing, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, type(None), type(None)]
+    assert world.store.written - written == 1

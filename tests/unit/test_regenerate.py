@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from chatassist.domain.errors import (
     StoreUnavailable,
     TooManySends,
 )
-from chatassist.domain.model import User
+from chatassist.domain.model import Preferences, User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.llm import Chunk
 from chatassist.domain.services.messages import Sent
@@ -218,6 +219,19 @@ async def test_nothing_is_made_again_while_any_version_is_made(world: World, ann
     assert (await regenerated(world, first, key=KEY)).reply.version == 3
 
 
+async def test_a_turn_that_is_deleted_in_between_is_not_found(
+    world: World, anna: User, first: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(beside=world) as elsewhere:
+
+        async def deleted_by_then(*_: object) -> None:
+            await elsewhere.replies.delete(anna, first.reply.id)
+
+        monkeypatch.setattr(world.limiter, "hit", deleted_by_then)
+        with pytest.raises(MessageNotFound):
+            await world.messages.regenerate(anna, first.reply.id)
+
+
 async def test_what_is_no_reply_of_the_user_cannot_be_made_again(world: World, anna: User, first: Turn) -> None:
     boris = await world.somebody("boris")
     for user, reply_id in [
@@ -272,6 +286,47 @@ async def test_a_failed_version_is_begun_again_by_its_key(world: World, anna: Us
     assert (again.reply.id, again.reply.version, again.reply.attempt) == (failed.reply.id, 2, 1)
     assert again.reply.content == "whole"
     assert await shown(world, first) == again
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "unsaved"])
+async def test_a_failed_version_is_begun_again_once_no_other_is_made_and_never_beside_one(
+    world: World, anna: User, saved: bool
+) -> None:
+    anna = replace(anna, preferences=Preferences(save_history=saved))
+    world.vendor.script = plays(LlmUnavailable())
+    first = await world.ask(anna, "why?", key="send")
+    failed = await world.end_of((await world.messages.regenerate(anna, first.reply.id, key="wish")).turn)
+    go_on = asyncio.Event()
+    world.vendor.script = plays("the third", go_on)
+    third = (await world.messages.regenerate(anna, first.reply.id)).turn
+
+    with pytest.raises(ReplyRunning):
+        await world.send(anna, "why?", key="send")
+    with pytest.raises(ReplyRunning):
+        await world.messages.regenerate(anna, first.reply.id, key="wish")
+
+    assert await world.get(anna, first.reply.id) == first
+    assert await world.get(anna, failed.reply.id) == failed
+    go_on.set()
+    third = await world.end_of(third)
+    again = await world.ask(anna, "why?", key="send")
+    assert (again.reply.id, again.reply.attempt, again.reply.content) == (first.reply.id, 1, "the third")
+    if saved:
+        assert await shown(world, first) == third, "the newest good one, however late an older one was made good"
+
+
+async def test_of_a_new_version_and_another_attempt_at_once_one_is_made(world: World, anna: User) -> None:
+    world.vendor.script = plays(LlmUnavailable())
+    first = await world.ask(anna, "why?", key="send")
+    world.vendor.script = plays(asyncio.Event())
+    async with World(beside=world, script=plays(asyncio.Event())) as elsewhere:
+        outcomes = await asyncio.gather(
+            elsewhere.messages.regenerate(anna, first.reply.id),
+            world.send(anna, "why?", key="send"),
+            return_exceptions=True,
+        )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ReplyRunning", "Sent"]
 
 
 async def test_keys_of_sends_and_of_versions_are_not_mixed_up(world: World, anna: User, first: Turn) -> None:

@@ -5,19 +5,22 @@ from typing import Any
 
 import pytest
 
-from chatassist.adapters.asr.none import NoTranscriber
-from chatassist.adapters.asr.scripted import ScriptedTranscriber, Step
+from chatassist.adapters.asr.none import NoListener, NoTranscriber
+from chatassist.adapters.asr.scripted import ScriptedListener, ScriptedTranscriber, Step
 from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.sniff import recognise
-from chatassist.domain.audio import AudioKind, Transcript
+from chatassist.domain.audio import Transcript
 from chatassist.domain.errors import (
     AsrBusy,
     AsrNotConfigured,
     AsrTimeout,
     AsrUnavailable,
+    AudioCorrupt,
     AudioEmpty,
     AudioNoSpeech,
     AudioTooLarge,
+    AudioTooLong,
+    AudioTooShort,
     AudioUnsupported,
     ChatAssistError,
     ContentInvalid,
@@ -39,12 +42,19 @@ ANNA, BERT = a_user(), a_user()
 class Studio:
     """A speech service whose engine follows a script."""
 
-    def __init__(self, *steps: Step, per_minute: int = 0, **rules: Any) -> None:
+    def __init__(
+        self, *steps: Step, per_minute: int = 0, listener: ScriptedListener | None = None, **rules: Any
+    ) -> None:
         self.engine = ScriptedTranscriber(*steps)
         limiter = MemoryLimiter({Rule.SPEECH: per_minute})
         self.counted: list[tuple[str, Used]] = []
         self.service = SpeechService(
-            self.engine, recognise, limiter=limiter, count=self._count, rules=SpeechRules(**rules)
+            self.engine,
+            listener or ScriptedListener(),
+            recognise,
+            limiter=limiter,
+            count=self._count,
+            rules=SpeechRules(**rules),
         )
 
     async def _count(self, openid: str, used: Used) -> None:
@@ -54,32 +64,49 @@ class Studio:
         return await self.service.transcribe(ANNA, data, Hints(**hints))
 
 
-async def test_what_was_said_comes_back_trimmed_with_what_the_engine_knows() -> None:
-    said = Transcript(text=" 今天天气怎么样？\n", language="zh", duration=2.5)
-    studio = Studio(said)
+async def test_what_was_said_comes_back_trimmed_with_its_language_and_the_seconds_of_its_sound() -> None:
+    studio = Studio(Transcript(text=" 今天天气怎么样？\n", language="zh", duration=77.0))
 
-    assert await studio.hears() == Transcript(text="今天天气怎么样？", language="zh", duration=2.5)
+    said = await studio.hears(b"fLaC" + bytes(79_996))
+
+    assert said == Transcript(text="今天天气怎么样？", language="zh", duration=2.5)
+    assert studio.counted == [(ANNA.openid, Used(audio_ms=2500))]
 
 
-async def test_the_engine_gets_the_bytes_their_kind_and_the_hints() -> None:
+async def test_the_engine_gets_the_sound_and_the_hints() -> None:
     studio = Studio("ok")
 
     await studio.hears(language="zh", prompt="小爱")
 
-    ((audio, hints),) = studio.engine.heard
-    assert (audio.data, audio.kind, hints) == (FLAC, AudioKind.FLAC, Hints(language="zh", prompt="小爱"))
+    ((sound, hints),) = studio.engine.heard
+    assert (sound.samples, hints) == (FLAC, Hints(language="zh", prompt="小爱"))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "counted"),
-    [(2.5, 2500), (0.0304, 30), (60, 60_000), (None, 0), (0.0, 0), (-1.0, 0), (float("nan"), 0), (float("inf"), 0)],
-)
-async def test_what_was_understood_counts_as_long_as_the_engine_says(seconds: float | None, counted: int) -> None:
-    studio = Studio(Transcript(text="ok", duration=seconds))
+@pytest.mark.parametrize("error", [AudioCorrupt, AudioTooShort, AudioTooLong, AudioNoSpeech, AudioUnsupported])
+async def test_a_recording_in_which_nothing_is_heard_reaches_no_engine(error: type[ChatAssistError]) -> None:
+    studio = Studio("ok", listener=ScriptedListener(error()))
 
-    await studio.hears()
+    with pytest.raises(error):
+        await studio.hears()
 
-    assert studio.counted == ([(ANNA.openid, Used(audio_ms=counted))] if counted else [])
+    assert (studio.engine.heard, studio.counted) == ([], [])
+
+
+async def test_no_more_than_so_many_are_under_way_and_who_gives_up_makes_room() -> None:
+    finish = asyncio.Event()
+    studio = Studio("one", "two", listener=ScriptedListener(asyncio.Event(), finish), at_once=2, per_minute=3)
+    given_up, running = (asyncio.create_task(studio.hears()) for _ in range(2))
+    await asyncio.sleep(0)
+
+    with pytest.raises(AsrBusy) as caught:
+        await studio.hears()
+    given_up.cancel()
+    await asyncio.wait({given_up})
+    finish.set()
+
+    assert caught.value.retry_after
+    assert (await studio.hears()).text, "and the refusal cost nothing"
+    assert (await running).text
 
 
 async def test_what_was_not_understood_does_not_count() -> None:
@@ -136,9 +163,15 @@ async def test_recordings_are_limited_per_user() -> None:
     assert (await studio.service.transcribe(BERT, FLAC)).text == "three"
 
 
-async def test_an_engine_that_takes_too_long_is_given_up() -> None:
-    studio = Studio(asyncio.Event(), deadline=0.01)
-
+@pytest.mark.parametrize(
+    "studio",
+    [
+        Studio(asyncio.Event(), deadline=0.01),
+        Studio("ok", listener=ScriptedListener(asyncio.Event()), deadline=0.01),
+    ],
+    ids=["engine", "listener"],
+)
+async def test_what_takes_too_long_is_given_up(studio: Studio) -> None:
     with pytest.raises(AsrTimeout):
         await studio.hears()
 
@@ -153,7 +186,7 @@ async def test_without_an_engine_it_says_so() -> None:
     async def never(_: str, __: Used) -> None:
         raise AssertionError
 
-    service = SpeechService(NoTranscriber(), recognise, limiter=MemoryLimiter({}), count=never)
+    service = SpeechService(NoTranscriber(), NoListener(), recognise, limiter=MemoryLimiter({}), count=never)
 
     with pytest.raises(AsrNotConfigured):
         await service.transcribe(ANNA, FLAC)

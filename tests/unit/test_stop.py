@@ -124,6 +124,7 @@ async def test_what_was_stopped_with_text_is_in_later_prompts(world: World, anna
 async def test_stopping_what_is_over_is_harmless(world: World, anna: User, steps: list[Step]) -> None:
     world.vendor.script = plays(*steps)
     turn = await world.ask(anna)
+    world.clock.advance(60)
     written = world.store.written
 
     for _ in range(2):

@@ -15,7 +15,7 @@ from chatassist.domain.ports.replies import Delta, Ended, Numbered, Replace, Thi
 from chatassist.domain.replies import follow
 from chatassist.domain.replies.lease import VALID_SECONDS
 from chatassist.domain.turns import End, FinishReason, Turn
-from tests.builders import new_id
+from tests.builders import a_session, a_turn, new_id
 from tests.unit.clients import Client
 from tests.unit.worlds import PATIENCE, REFUSAL, Fault, WitnessedFeed, World, until
 
@@ -207,6 +207,30 @@ async def test_a_number_that_was_never_told_is_refused(world: World, anna: User)
         with pytest.raises(BadSeq):
             await world.replies.follow(anna, turn.reply.id, after)
     assert await stream(world, turn, 3) == [Numbered(3, ended(stopped))]
+
+
+async def test_a_number_that_was_never_told_is_refused_elsewhere_too_where_that_can_be_asked(
+    world: World, anna: User
+) -> None:
+    async with World(beside=world, feed=world.feed) as elsewhere:
+        turn = await under_way(world, "a", "b", asyncio.Event())
+        for after in (-1, 3, 1_000_000):
+            with pytest.raises(BadSeq):
+                await elsewhere.replies.follow(anna, turn.reply.id, after)
+        for after in (0, 1, 2):
+            await elsewhere.replies.follow(anna, turn.reply.id, after)
+
+
+async def test_of_an_earlier_attempt_a_process_that_slept_gives_no_word_for_the_later_one(
+    world: World, anna: User
+) -> None:
+    async with World(beside=world, feed=world.feed) as elsewhere:
+        turn = a_turn(a_session(anna), attempt=1)
+        await world.feed.open(turn.reply.id, 0)
+        await world.feed.append(turn.reply.id, Delta("too late"))
+        assert await elsewhere.follower.may_have_told(turn, 1_000_003)
+        await world.feed.open(turn.reply.id, 1_000_000)
+        assert not await elsewhere.follower.may_have_told(turn, 1_000_003)
 
 
 async def test_what_another_process_has_told_is_not_refused_here(world: World, elsewhere: World, anna: User) -> None:

@@ -17,6 +17,7 @@ from chatassist.domain.errors import (
     StoreUnavailable,
 )
 from chatassist.domain.model import Preferences, User
+from chatassist.domain.ports.places import Places
 from chatassist.domain.ports.replies import Delta, Ended
 from chatassist.domain.replies import claims
 from chatassist.domain.replies.lease import VALID_SECONDS
@@ -208,6 +209,53 @@ async def test_sends_at_once_with_one_key_are_one_turn(world: World, anna: User)
 
     assert sorted(each.replayed for each in sent) == [False] + [True] * 9
     assert len(world.vendor.prompts) == 1
+
+
+class AgreedPlaces(Places):
+    """Places that several processes agree on; `taken`: theirs in common."""
+
+    def __init__(self, taken: dict[str, tuple[bool, Places]]) -> None:
+        self._taken = taken
+
+    async def take(self, user_id: str, key: str, *, saved: bool) -> bool:
+        held, by = self._taken.get(key, (saved, self))
+        if held is not saved and by is not self:
+            return False
+        self._taken[key] = saved, self
+        return True
+
+
+@pytest.mark.parametrize("first_is_saved", [True, False])
+async def test_a_key_used_in_two_processes_for_a_saved_and_an_unsaved_turn_is_one_turn(
+    world: World, anna: User, saving: User, first_is_saved: bool
+) -> None:
+    one, other = (saving, anna) if first_is_saved else (anna, saving)
+    async with World(beside=world) as elsewhere:
+        taken: dict[str, tuple[bool, Places]] = {}
+        for each in (world, elsewhere):
+            await each.lease.ensure()
+            object.__setattr__(each.stores, "places", AgreedPlaces(taken))
+        door, take = asyncio.Event(), world.stores.places.take
+
+        async def hesitate(*named: str, saved: bool) -> bool:
+            given = await take(*named, saved=saved)
+            await door.wait()
+            return given
+
+        object.__setattr__(world.stores.places, "take", hesitate)
+        first = asyncio.create_task(world.send(one, key=KEY))
+        await until(lambda: taken)
+
+        with pytest.raises(StoreUnavailable):
+            await elsewhere.send(other, key=KEY)
+        late = asyncio.create_task(elsewhere.send(other, key=KEY))
+        door.set()
+
+        sent = await asyncio.gather(first, late)
+        assert [each.replayed for each in sent] == [False, True]
+        assert sent[0].turn.reply.id == sent[1].turn.reply.id
+        assert sent[0].turn.saved is first_is_saved
+        assert len(world.vendor.prompts + elsewhere.vendor.prompts) == 1
 
 
 # --- Saved or unsaved for life --------------------------------------------------------------------------------------
@@ -430,13 +478,13 @@ async def test_what_is_forgotten_in_the_middle_of_a_wish_is_not_found(
     world: World, anna: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = await ask(world, anna)
-    admit = world.gate.admit_model
+    count = world.gate.count_send
 
     async def slowly(*given: object) -> None:
-        await admit(*given)  # type: ignore[arg-type]
+        await count(*given)  # type: ignore[arg-type]
         world.clock.advance(IDLE)
 
-    monkeypatch.setattr(world.gate, "admit_model", slowly)
+    monkeypatch.setattr(world.gate, "count_send", slowly)
     with pytest.raises(MessageNotFound):
         await world.messages.regenerate(anna, turn.reply.id)
     with pytest.raises(MessageNotFound):

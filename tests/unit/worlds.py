@@ -1,6 +1,7 @@
 """A whole assistant on fakes: time stands still, ids count, the vendor plays scripts, the store fails on demand."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
@@ -10,16 +11,17 @@ from enum import Enum, auto
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.none import NoListener, NoTranscriber
 from chatassist.adapters.identity.jwt_tokens import JwtTokens
 from chatassist.adapters.identity.local_login import LocalIdentity
 from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, plays
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
 from chatassist.adapters.persistence.memory import MemoryStore
+from chatassist.adapters.persistence.places import OwnPlaces
 from chatassist.adapters.replies.memory import MemoryReplyFeed
 from chatassist.adapters.sniff import recognise
-from chatassist.domain.errors import CommitUnknown, LlmBusy, StoreUnavailable
+from chatassist.domain.errors import CommitUnknown, StoreUnavailable
 from chatassist.domain.model import Profile, Prompt, User
 from chatassist.domain.ports.limits import Rule
 from chatassist.domain.ports.llm import Chunk, Offer
@@ -188,10 +190,10 @@ class Vendor(ScriptedChatModel):
         self.while_speaking: Callable[[], None] = lambda: None
         self.busy: Collection[str | None] = ()
         """Models that have no room."""
+        self.places = math.inf
 
-    def check_room(self, model: str | None) -> None:
-        if model in self.busy:
-            raise LlmBusy
+    def room(self, model: str | None) -> float:
+        return 0 if model in self.busy else self.places
 
     @property
     def speaking(self) -> int:
@@ -293,7 +295,7 @@ class World:
         runtime = Runtime(self.clock, self.ids)
         self.lease = Lease(self.store, runtime, retry=0)
         self.unsaved: EphemeralStore = beside.unsaved if beside else EphemeralStore(self.clock)
-        self.stores = Stores(self.store, self.unsaved)
+        self.stores = Stores(self.store, self.unsaved, OwnPlaces())
         self.ends = Ends(self.stores, self.feed, self.lease)
         self.title_vendor = Vendor(title_script or plays("a title"))
         self.titler = Titler(
@@ -341,7 +343,9 @@ class World:
             models=self.models,
             deletions=self.deletions,
             accounts=self.accounts,
-            speech=SpeechService(NoTranscriber(), recognise, limiter=self.limiter, count=self.usage.count),
+            speech=SpeechService(
+                NoTranscriber(), NoListener(), recognise, limiter=self.limiter, count=self.usage.count
+            ),
             usage=self.usage,
             exports=self.exports,
         )

@@ -29,7 +29,6 @@ _ENABLE = Thinking(on={"enable_thinking": True}, off={"enable_thinking": False})
 _BY_TEMPLATE = Thinking(
     on={"chat_template_kwargs": {"enable_thinking": True}}, off={"chat_template_kwargs": {"enable_thinking": False}}
 )
-_WHISPERS = frozenset({"mp3", "wav", "m4a", "ogg", "webm", "flac"})  # no aac, no amr
 
 _WESTERN = (
     Vendor(
@@ -40,7 +39,7 @@ _WESTERN = (
         limit_parameter="max_completion_tokens",  # its reasoning models refuse max_tokens
         thinking=_EFFORT,
         codes={"insufficient_quota": Kind.BILLING},  # Qwen means something else by it
-        transcription=TranscriptionRoute(model="gpt-4o-mini-transcribe", kinds=_WHISPERS),
+        transcription=TranscriptionRoute(model="gpt-4o-mini-transcribe"),
         speech=SpeechRoute(model="gpt-4o-mini-tts", voice="alloy"),
         models=("gpt-5.5", "gpt-5.4-mini", "gpt-4.1-mini", "gpt-4o-mini"),
     ),
@@ -55,7 +54,7 @@ _WESTERN = (
         query_in="/openai/deployments/",  # its newer addresses refuse it
         limit_parameter="max_completion_tokens",
         thinking=_EFFORT,
-        transcription=TranscriptionRoute(model="", kinds=_WHISPERS),
+        transcription=TranscriptionRoute(model=""),
         note="The model is the name of your deployment. The address is https://RESOURCE.openai.azure.com/openai/v1, or"
         " .../openai/deployments/DEPLOYMENT.",
     ),
@@ -80,7 +79,7 @@ _WESTERN = (
         hosts=("api.groq.com",),
         usage_in=("x_groq",),
         thinking=Thinking(off={"reasoning_effort": "none"}, fields=("reasoning", "reasoning_content")),
-        transcription=TranscriptionRoute(model="whisper-large-v3-turbo", kinds=_WHISPERS),
+        transcription=TranscriptionRoute(model="whisper-large-v3-turbo"),
         speech=SpeechRoute(model="canopylabs/orpheus-v1-english", voice="troy", format="wav"),
         models=("llama-3.3-70b-versatile", "openai/gpt-oss-120b"),
     ),
@@ -108,7 +107,8 @@ _CHINESE = (
             "insufficient_quota": Kind.RATE,  # tokens a minute; an unpaid account is Arrearage
             "allocationquota.freetieronly": Kind.BILLING,
         },
-        transcription=TranscriptionRoute(model="qwen3-asr-flash", style=TranscriptionStyle.CHAT),
+        # 10 MB of base64, so 230 s of what we send
+        transcription=TranscriptionRoute(model="qwen3-asr-flash", style=TranscriptionStyle.CHAT, max_seconds=180),
         models=("qwen3.5-plus", "qwen3.5-flash", "qwen-plus", "qwen-flash"),
         note="A key belongs to one region: elsewhere it is refused as if it were wrong.",
     ),
@@ -130,10 +130,9 @@ _CHINESE = (
             **dict.fromkeys(("1302", "1303", "1304", "1305", "1308", "1310", "1313"), Kind.RATE),
             "1312": Kind.OVERLOAD,
         },
-        transcription=TranscriptionRoute(model="glm-asr-2512", hints=False, kinds=frozenset({"wav", "mp3"})),
+        transcription=TranscriptionRoute(model="glm-asr-2512", hints=False, max_seconds=30),
         speech=SpeechRoute(model="glm-tts", voice="tongtong", format="wav", max_chars=1024),
         models=("glm-4.7", "glm-4.5-air", "glm-4-flash"),
-        note="Recordings may last 30 seconds.",
     ),
     Vendor(
         name="kimi",

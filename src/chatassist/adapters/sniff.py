@@ -11,20 +11,6 @@ from types import MappingProxyType
 from chatassist.domain.audio import Audio, AudioKind
 from chatassist.domain.errors import AudioUnsupported
 
-FILES: Mapping[AudioKind, tuple[str, str]] = MappingProxyType(
-    {
-        AudioKind.MP3: ("audio.mp3", "audio/mpeg"),
-        AudioKind.WAV: ("audio.wav", "audio/wav"),
-        AudioKind.M4A: ("audio.m4a", "audio/mp4"),
-        AudioKind.AAC: ("audio.aac", "audio/aac"),
-        AudioKind.AMR: ("audio.amr", "audio/amr"),
-        AudioKind.OGG: ("audio.ogg", "audio/ogg"),
-        AudioKind.WEBM: ("audio.webm", "audio/webm"),
-        AudioKind.FLAC: ("audio.flac", "audio/flac"),
-    }
-)
-"""A truthful name and media type: many engines choose their decoder by the name."""
-
 _BEGINNINGS: Mapping[bytes, AudioKind] = MappingProxyType(
     {
         b"fLaC": AudioKind.FLAC,

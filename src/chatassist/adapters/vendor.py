@@ -48,12 +48,12 @@ class TranscriptionStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionRoute:
-    """A vendor's speech to text. `hints`: it takes `language` and `prompt`; `kinds`: of `AudioKind`, all if empty."""
+    """A vendor's speech to text. `hints`: it takes `language` and `prompt`; `max_seconds`: of one recording."""
 
     model: str
     style: TranscriptionStyle = TranscriptionStyle.OPENAI
     hints: bool = True
-    kinds: frozenset[str] = frozenset()
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from chatassist.adapters.closing import close
 from chatassist.adapters.persistence.migrate import migrate as migrate_database
 from chatassist.container.checks import checks_of
 from chatassist.container.known_vendors import known_vendors
+from chatassist.container.speech import warm
 from chatassist.container.wiring import Container, url_of
 from chatassist.domain.diagnosis import Finding, examine
 from chatassist.domain.errors import StoreUnavailable
@@ -37,7 +38,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await migrate(settings)
     async with AsyncExitStack() as stack:
         services = container.services()
-        held = (container.store, container.http, container.model, container.transcriber)
+        held = (container.store, container.http, container.model, container.transcriber, container.listener)
         for built in (
             *container.redis(),
             *container.title_models(),
@@ -49,6 +50,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(_release, container.lease())
         stack.push_async_callback(services.drain, 0)
         await stack.enter_async_context(_running(repeat(container.upkeep().jobs())))
+        warm(container.transcriber())
         yield services
 
 

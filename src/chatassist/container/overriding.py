@@ -5,7 +5,6 @@ from typing import Any
 
 from chatassist.adapters.vendor import Auth, SpeechRoute, Thinking, TranscriptionRoute, TranscriptionStyle, Vendor
 from chatassist.adapters.vendor_errors import Kind
-from chatassist.domain.audio import AudioKind
 from chatassist.settings.vendors import Overrides, SpeechOverrides, TranscriptionOverrides
 
 _AS_THEY_ARE = (
@@ -52,14 +51,9 @@ def _transcription(own: TranscriptionRoute | None, said: TranscriptionOverrides 
         return own
     if own is None and said.model is None:
         raise ValueError("`transcription.model` is missing")
-    kinds = frozenset(said.kinds) if said.kinds is not None else None
-    if kinds and not kinds <= set(AudioKind):
-        raise ValueError(f"`transcription.kinds` may hold {', '.join(AudioKind)}")
-    changes = {**said.model_dump(exclude={"kinds", "style"}, exclude_none=True)}
+    changes = said.model_dump(exclude={"style"}, exclude_none=True)
     if said.style:
         changes["style"] = TranscriptionStyle(said.style)
-    if kinds is not None:
-        changes["kinds"] = kinds
     return replace(own or TranscriptionRoute(model=""), **changes)
 
 

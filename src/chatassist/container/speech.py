@@ -9,14 +9,17 @@ from typing import assert_never
 from urllib.parse import urlsplit
 
 from chatassist.adapters.asr.chat_transcriber import ChatTranscriber
-from chatassist.adapters.asr.none import NoTranscriber
+from chatassist.adapters.asr.listening import PyAvListener
+from chatassist.adapters.asr.none import NoListener, NoTranscriber
+from chatassist.adapters.asr.remembering import RememberingTranscriber
+from chatassist.adapters.asr.splitting import SplittingTranscriber
 from chatassist.adapters.asr.whisper_api import WhisperApiTranscriber
 from chatassist.adapters.asr.whisper_local import LocalWhisperTranscriber
 from chatassist.adapters.catalogue import CATALOGUE, kind_of
 from chatassist.adapters.vendor import Access, TranscriptionRoute, TranscriptionStyle, Vendor
 from chatassist.adapters.vendor_address import belongs, repaired
 from chatassist.container.secrets import secret_of
-from chatassist.domain.ports.asr import Transcriber
+from chatassist.domain.ports.asr import Listener, Transcriber
 from chatassist.settings import AsrEngine, AsrSettings, Settings
 
 
@@ -36,6 +39,29 @@ def transcriber_of(settings: Settings) -> Transcriber:
                 raise ValueError(f"CHATASSIST_ASR__ENGINE=whisper_local will not do: {exc}.") from exc
         case unknown:
             assert_never(unknown)
+
+
+def listener_of(settings: Settings) -> Listener:
+    """Return what stands in front of the engine; without one, nothing is listened to. Raises ValueError."""
+    if settings.asr.engine is AsrEngine.NONE:
+        return NoListener()
+    try:
+        return PyAvListener(most=settings.limits.audio_seconds)
+    except ValueError as exc:
+        raise ValueError(f"CHATASSIST_ASR__ENGINE will not do: {exc}.") from exc
+
+
+def transcriber_around(engine: Transcriber, settings: Settings) -> Transcriber:
+    """Return the engine as the service is given it: asked in parts where it takes no more, and once about the same."""
+    asr = settings.asr
+    most = vendor_that_hears(asr)[1].max_seconds if asr.engine is AsrEngine.WHISPER_API else None
+    return RememberingTranscriber(engine if most is None else SplittingTranscriber(engine, most=most))
+
+
+def warm(engine: Transcriber) -> None:
+    """Have a model on this machine loaded while nobody waits for it; returns at once."""
+    if isinstance(engine, LocalWhisperTranscriber):
+        engine.warm()
 
 
 def transcriber_at(access: Access, route: TranscriptionRoute, *, silence: float) -> Transcriber:

@@ -16,7 +16,9 @@ from chatassist.adapters.limits.memory import MemoryLimiter
 from chatassist.adapters.moderation.none import AllowAll
 from chatassist.adapters.persistence.engine import database_url, open_engine
 from chatassist.adapters.persistence.ephemeral import EphemeralStore
+from chatassist.adapters.persistence.places import OwnPlaces
 from chatassist.adapters.persistence.redis import RedisStore
+from chatassist.adapters.persistence.redis_places import RedisPlaces
 from chatassist.adapters.persistence.sql import SqlStore
 from chatassist.adapters.redis import RedisLink, open_redis
 from chatassist.adapters.replies.memory import MemoryReplyFeed
@@ -25,12 +27,13 @@ from chatassist.adapters.sniff import recognise
 from chatassist.adapters.wechat import WeChatApi
 from chatassist.container.models import model_of, title_models_of
 from chatassist.container.secrets import metering_of, seal_of, secret_of, tokens_of
-from chatassist.container.speech import transcriber_of
+from chatassist.container.speech import listener_of, transcriber_around, transcriber_of
 from chatassist.container.vendors import offers_of, vendors_of
 from chatassist.domain.ports.identity import IdentityProvider
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.ports.llm import ChatModel, Offer
 from chatassist.domain.ports.persistence import Store
+from chatassist.domain.ports.places import Places
 from chatassist.domain.ports.replies import ReplyFeed
 from chatassist.domain.ports.runtime import Clock, Runtime
 from chatassist.domain.prompt import PromptRules
@@ -103,6 +106,10 @@ def _unsaved_store(settings: Settings, redis: Sequence[RedisLink], clock: Clock)
     return RedisStore(redis[0], seal_of(settings)) if redis else EphemeralStore(clock)
 
 
+def _places(redis: Sequence[RedisLink]) -> Places:
+    return RedisPlaces(redis[0]) if redis else OwnPlaces()
+
+
 def _limiter(settings: Settings) -> Limiter:
     limits = settings.limits
     return MemoryLimiter(
@@ -142,7 +149,7 @@ class Container(containers.DeclarativeContainer):
     store = providers.Singleton(SqlStore, database)
     redis = providers.Singleton(redis_of, settings)
     unsaved_store = providers.Singleton(_unsaved_store, settings, redis, runtime.provided.clock)
-    stores = providers.Singleton(Stores, store, unsaved_store)
+    stores = providers.Singleton(Stores, store, unsaved_store, providers.Singleton(_places, redis))
     http = providers.Singleton(open_client, read_timeout=WECHAT_READ_SECONDS)
     identity = providers.Singleton(_identity, settings, http)
     tokens = providers.Singleton(tokens_of, settings, runtime)
@@ -182,9 +189,11 @@ class Container(containers.DeclarativeContainer):
     usage = providers.Singleton(UsageService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     exports = providers.Singleton(ExportService, store, metering, limiter=limiter, clock=runtime.provided.clock)
     transcriber = providers.Singleton(transcriber_of, settings)
+    listener = providers.Singleton(listener_of, settings)
     speech = providers.Singleton(
         SpeechService,
-        transcriber,
+        providers.Singleton(transcriber_around, transcriber, settings),
+        listener,
         providers.Object(recognise),
         limiter=limiter,
         count=usage.provided.count,

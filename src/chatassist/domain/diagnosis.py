@@ -4,15 +4,13 @@ Speaks to ports alone. What a setting is called is not known here: who composes 
 """
 
 import asyncio
-import io
 import re
-import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from chatassist.domain.audio import Audio, AudioKind
+from chatassist.domain.audio import SAMPLE_RATE, Sound
 from chatassist.domain.errors import (
     AudioUnsupported,
     ChatAssistError,
@@ -147,7 +145,7 @@ async def look_at_transcriber(transcriber: Transcriber) -> AsyncIterator[tuple[V
     """Have it hear a second of silence. Raises what `Transcriber.transcribe` does."""
     clock = asyncio.get_running_loop().time
     begun = clock()
-    await transcriber.transcribe(Audio(data=_silence(), kind=AudioKind.WAV))
+    await transcriber.transcribe(Sound(samples=bytes(2 * SAMPLE_RATE)))
     yield Verdict.OK, f"A second of silence was transcribed in {clock() - begun:.1f} s."
 
 
@@ -157,13 +155,3 @@ async def look_at_synthesiser(synthesiser: Synthesiser) -> AsyncIterator[tuple[V
     begun = clock()
     audio = await synthesiser.synthesise(Script(text=_GREETING))
     yield Verdict.OK, f"Two characters were spoken in {clock() - begun:.1f} s: {len(audio.data)} bytes of {audio.kind}."
-
-
-def _silence() -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16_000)
-        sound.writeframes(bytes(32_000))
-    return file.getvalue()

@@ -111,8 +111,20 @@ class AudioTooLarge(InvalidInput, slug="audio_too_large"):
     """The recording has more bytes than allowed, or than the engine takes."""
 
 
+class AudioCorrupt(InvalidInput, slug="audio_corrupt"):
+    """The recording is broken or cut off: it begins as audio does, but no sound can be read from it."""
+
+
+class AudioTooShort(InvalidInput, slug="audio_too_short"):
+    """The recording holds less than 0.3 seconds of sound, or none at all."""
+
+
+class AudioTooLong(InvalidInput, slug="audio_too_long"):
+    """The recording holds more seconds of sound than the configured limit."""
+
+
 class AudioNoSpeech(InvalidInput, slug="audio_no_speech"):
-    """The engine heard nobody speak."""
+    """Nobody is heard to speak."""
 
 
 class LoginCodeInvalid(InvalidInput, slug="wechat_code_invalid"):
@@ -196,7 +208,7 @@ class TooManyExports(Limited, slug="too_many_exports"):
 
 
 class AsrBusy(Limited, slug="asr_busy", retry_after=10.0):
-    """As many recordings as allowed wait for the engine on this machine."""
+    """As many recordings as allowed are taken in, or wait for the engine, on this instance."""
 
 
 class LlmBusy(Limited, slug="llm_busy", retry_after=5.0):

@@ -144,6 +144,7 @@ class LimitSettings(Section):
     content_chars: int = Field(default=8000, ge=1, le=64_000, description="characters of a message")
     body_bytes: int = Field(default=262_144, ge=1_024, le=16_777_216, description="bytes of a JSON body")
     audio_bytes: int = Field(default=25_165_824, ge=1_024, le=104_857_600, description="bytes of a recording")
+    audio_seconds: int = Field(default=60, ge=1, le=3_600, description="seconds of sound in a recording")
     sends_per_minute: Count = Field(default=20, description="messages of one user")
     logins_per_minute: Count = Field(default=120, description="logins from one address; loopback peers are not counted")
     speech_per_minute: Count = Field(default=20, description="recordings of one user")

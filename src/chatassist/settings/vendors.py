@@ -62,7 +62,7 @@ class TranscriptionOverrides(_Strict):
     model: Word | None = None
     style: Literal["openai", "chat"] | None = None
     hints: bool | None = None
-    kinds: Sequence[Word] | None = None
+    max_seconds: float | None = Field(default=None, ge=1)
 
 
 class SpeechOverrides(_Strict):

@@ -1,6 +1,5 @@
 """What all ways to a vendor's speech to text share: what it is asked for, and what its answer or refusal means."""
 
-import math
 import re
 from collections.abc import Awaitable, Callable
 
@@ -8,12 +7,11 @@ from chatassist.adapters.clean_text import cleaned
 from chatassist.adapters.openai_client import FOREIGN, Unsendable, VendorSilent, sorted_out
 from chatassist.adapters.vendor import TranscriptionRoute
 from chatassist.adapters.vendor_errors import Kind, Refused
-from chatassist.domain.audio import Audio, Transcript
+from chatassist.domain.audio import Sound, Transcript
 from chatassist.domain.errors import AsrTimeout, AsrUnavailable, AudioTooLarge, AudioUnsupported, ChatAssistError
 from chatassist.domain.ports.asr import NO_HINTS, Hints
 
 MAX_BODY = 1024 * 1024  # bytes; an hour of speech is some 50 KB of text
-_MAX_SECONDS = 86_400.0  # beyond it a duration is nonsense
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 # SenseVoice marks language, emotion and events by tags, or by what FunASR makes of them: pictures nobody can have said.
 _TAG = re.compile(r"<\|([^<>|]{0,32})\|>")
@@ -22,49 +20,34 @@ _PASSING = (Kind.RATE, Kind.OVERLOAD, Kind.FAULT)
 
 
 async def asked(
-    ask: Callable[[Audio, Hints], Awaitable[Transcript]], audio: Audio, hints: Hints, *, route: TranscriptionRoute
+    ask: Callable[[Sound, Hints], Awaitable[Transcript]], sound: Sound, hints: Hints, *, route: TranscriptionRoute
 ) -> Transcript:
     """Return what a vendor makes of a recording; without the hints once more if it refuses a parameter.
 
     `ask` raises Refused and what is FOREIGN; what comes out is what a Transcriber may raise.
     """
-    if route.kinds and audio.kind not in route.kinds:
-        taken = ", ".join(sorted(route.kinds))
-        raise AudioUnsupported(f"the vendor takes {taken}, and this is {audio.kind}")
     hints = hints if route.hints else NO_HINTS
     try:
         try:
-            return await ask(audio, hints)
+            return await ask(sound, hints)
         except Refused as refused:
             if refused.kind is not Kind.PARAMETER or refused.status == 415 or hints == NO_HINTS:
                 raise
-        return await ask(audio, NO_HINTS)
+        return await ask(sound, NO_HINTS)
     except Refused as refused:
         raise _refused(refused) from refused
     except FOREIGN as exc:
         raise _translated(exc) from exc
 
 
-def heard(
-    text: str, *, model: str, hint: str | None = None, language: object = None, seconds: object = None
-) -> Transcript:
-    """Return what a vendor heard. `language` and `seconds` are what it says of the recording: any nonsense."""
+def heard(text: str, *, model: str, hint: str | None = None, language: object = None) -> Transcript:
+    """Return what a vendor heard. `language` is what it says of the recording: any nonsense."""
     tags = _TAG.findall(text)
     words = _TAG.sub("", text)
     if "sensevoice" in model.lower():
         words = _PICTURES.sub("", words)
     told = (each for each in (language, *tags[:1]) if isinstance(each, str) and _LANGUAGE.fullmatch(each))
-    return Transcript(text=cleaned(words).strip(), language=next(told, hint), duration=_duration(seconds))
-
-
-def _duration(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)  # some send it as text
-    except (ValueError, OverflowError):
-        return None
-    return seconds if math.isfinite(seconds) and 0 <= seconds <= _MAX_SECONDS else None
+    return Transcript(text=cleaned(words).strip(), language=next(told, hint))
 
 
 def _refused(refused: Refused) -> ChatAssistError:

@@ -12,14 +12,12 @@ from chatassist.adapters.asr.asking import MAX_BODY, asked, heard
 from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.httptools_transport import HttptoolsTransport
 from chatassist.adapters.openai_client import Posts, read_at_most
-from chatassist.adapters.sniff import FILES
 from chatassist.adapters.vendor import Access, TranscriptionRoute
-from chatassist.domain.audio import Audio, Transcript
-from chatassist.domain.errors import AsrUnavailable, AudioTooLarge
+from chatassist.domain.audio import Sound, Transcript
+from chatassist.domain.errors import AsrUnavailable
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
 _PATH = "/chat/completions"
-_MAX_ENCODED = 10_000_000  # characters of base64
 _CONNECTIONS = 256
 _SOUND = "sound"
 
@@ -38,29 +36,26 @@ class ChatTranscriber(Transcriber):
         """Close all connections; calls in progress fail."""
         await self._posts.vendor.close()
 
-    async def transcribe(self, audio: Audio, hints: Hints = NO_HINTS) -> Transcript:
+    async def transcribe(self, sound: Sound, hints: Hints = NO_HINTS) -> Transcript:
         """Ask the vendor; see Transcriber."""
-        return await asked(self._ask, audio, hints, route=self._route)
+        return await asked(self._ask, sound, hints, route=self._route)
 
-    async def _ask(self, audio: Audio, hints: Hints) -> Transcript:
-        content = self._request(audio, hints)
+    async def _ask(self, sound: Sound, hints: Hints) -> Transcript:
+        content = self._request(sound, hints)
         async with aclosing(await self._posts.send(content)) as response, aclosing(response.aiter_raw()) as parts:
             body = await read_at_most(parts, MAX_BODY)
         if body is None:
             raise AsrUnavailable("the vendor's answer is too large")
         return self._read(body, hints.language)
 
-    def _request(self, audio: Audio, hints: Hints) -> bytes:
+    def _request(self, sound: Sound, hints: Hints) -> bytes:
         """Return the body. Sound is put into finished JSON: to look for what to escape in megabytes takes too long."""
-        sound = base64.b64encode(audio.data)
-        if len(sound) > _MAX_ENCODED:
-            raise AudioTooLarge(f"the vendor takes {_MAX_ENCODED} characters of base64")
         context = [{"role": "system", "content": [{"type": "text", "text": hints.prompt}]}] if hints.prompt else []
         question = {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": _SOUND}}]}
         options = {"asr_options": {"language": hints.language}} if hints.language else {}
         body = {"model": self._route.model, "stream": False, **options, "messages": [*context, question]}
         before, _, after = json.dumps(body).rpartition(_SOUND)  # the last: a prompt may hold the same word
-        return b"".join((f"{before}data:{FILES[audio.kind][1]};base64,".encode(), sound, after.encode()))
+        return b"".join((f"{before}data:audio/wav;base64,".encode(), base64.b64encode(sound.wav()), after.encode()))
 
     def _read(self, body: bytes, hint: str | None) -> Transcript:
         try:
@@ -73,13 +68,11 @@ class ChatTranscriber(Transcriber):
             raise refusal
         if text is None:
             raise AsrUnavailable("the vendor's answer holds no text")
-        usage = document.get("usage") if isinstance(document, dict) else None
         return heard(
             text,
             model=self._route.model,
             hint=hint,
             language=_language(message.get("annotations")),
-            seconds=usage.get("seconds") if isinstance(usage, dict) else None,
         )
 
 

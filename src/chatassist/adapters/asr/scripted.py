@@ -1,13 +1,29 @@
-"""The transcriber that needs no engine: it says what a test gives it."""
+"""A listener and a transcriber that need no engine: they hear the bytes themselves, and say what a test gives them."""
 
 import asyncio
 from collections import deque
 
 from chatassist.adapters.clean_text import cleaned
-from chatassist.domain.audio import Audio, Transcript
-from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
+from chatassist.domain.audio import Audio, Sound, Transcript
+from chatassist.domain.ports.asr import NO_HINTS, Hints, Listener, Transcriber
 
 Step = str | Transcript | Exception | asyncio.Event
+
+
+class ScriptedListener(Listener):
+    """Takes a recording's bytes for its samples, once the errors and events that it is given are played."""
+
+    def __init__(self, *steps: Exception | asyncio.Event) -> None:
+        self._steps = deque(steps)
+
+    async def listen(self, audio: Audio) -> Sound:
+        """Play the next step, if there is one; see Listener."""
+        match self._steps.popleft() if self._steps else None:
+            case asyncio.Event() as event:
+                await event.wait()
+            case Exception() as error:
+                raise error
+        return Sound(samples=audio.data)
 
 
 class ScriptedTranscriber(Transcriber):
@@ -18,15 +34,15 @@ class ScriptedTranscriber(Transcriber):
 
     def __init__(self, *steps: Step) -> None:
         self._steps = deque(steps)
-        self.heard: list[tuple[Audio, Hints]] = []
+        self.heard: list[tuple[Sound, Hints]] = []
 
     def plays(self, *steps: Step) -> None:
         """Add steps."""
         self._steps.extend(steps)
 
-    async def transcribe(self, audio: Audio, hints: Hints = NO_HINTS) -> Transcript:
+    async def transcribe(self, sound: Sound, hints: Hints = NO_HINTS) -> Transcript:
         """Play the next step; see Transcriber."""
-        self.heard.append((audio, hints))
+        self.heard.append((sound, hints))
         while self._steps:
             match self._steps.popleft():
                 case asyncio.Event() as event:

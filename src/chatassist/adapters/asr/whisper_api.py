@@ -14,9 +14,8 @@ import openai
 from chatassist.adapters.asr.asking import MAX_BODY, asked, heard
 from chatassist.adapters.http import open_vendor_client
 from chatassist.adapters.openai_client import open_vendor, read_at_most
-from chatassist.adapters.sniff import FILES
 from chatassist.adapters.vendor import Access, TranscriptionRoute
-from chatassist.domain.audio import Audio, Transcript
+from chatassist.domain.audio import Sound, Transcript
 from chatassist.domain.errors import AsrUnavailable
 from chatassist.domain.ports.asr import NO_HINTS, Hints, Transcriber
 
@@ -35,15 +34,18 @@ class WhisperApiTranscriber(Transcriber):
         """Close all connections; calls in progress fail."""
         await self._vendor.close()
 
-    async def transcribe(self, audio: Audio, hints: Hints = NO_HINTS) -> Transcript:
+    async def transcribe(self, sound: Sound, hints: Hints = NO_HINTS) -> Transcript:
         """Ask the vendor; see Transcriber."""
-        return await asked(self._ask, audio, hints, route=self._route)
+        return await asked(self._ask, sound, hints, route=self._route)
 
-    async def _ask(self, audio: Audio, hints: Hints) -> Transcript:
-        name, media_type = FILES[audio.kind]
+    async def _ask(self, sound: Sound, hints: Hints) -> Transcript:
         call = self._vendor.audio.transcriptions.with_streaming_response.create(
             model=self._route.model,
-            file=(name, io.BytesIO(audio.data), media_type),  # a file is sent in pieces, bytes in one long write
+            file=(
+                "audio.wav",
+                io.BytesIO(sound.wav()),
+                "audio/wav",
+            ),  # a file is sent in pieces, bytes in one long write
             language=hints.language or openai.omit,
             prompt=hints.prompt or openai.omit,
         )
@@ -70,6 +72,4 @@ class WhisperApiTranscriber(Transcriber):
         text = document.get("text")
         if not isinstance(text, str):
             raise self._refusals.within(document) or AsrUnavailable("the vendor's answer holds no text")
-        usage = document.get("usage")
-        seconds = document.get("duration", usage.get("seconds") if isinstance(usage, dict) else None)
-        return heard(text, model=self._route.model, hint=language, language=document.get("language"), seconds=seconds)
+        return heard(text, model=self._route.model, hint=language, language=document.get("language"))

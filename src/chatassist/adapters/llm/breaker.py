@@ -74,9 +74,9 @@ class BreakingChatModel(ChatModel):
         finally:
             breaker.left(call)
 
-    def check_room(self, model: str | None) -> None:
+    def room(self, model: str | None) -> float:
         """See ChatModel; a vendor that fails is not busy."""
-        self._model.check_room(model)
+        return self._model.room(model)
 
     async def aclose(self) -> None:
         """Close the model, if it can be closed."""

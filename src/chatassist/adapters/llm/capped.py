@@ -7,7 +7,6 @@ from contextlib import aclosing
 
 from chatassist.adapters.closing import close
 from chatassist.adapters.llm.not_called import QueueFull
-from chatassist.domain.errors import LlmBusy
 from chatassist.domain.model import Prompt
 from chatassist.domain.ports.llm import ChatModel, Chunk
 
@@ -31,25 +30,19 @@ class CappedChatModel(ChatModel):
         finally:
             self._leave()
 
-    def check_room(self, model: str | None) -> None:
-        """Raise LlmBusy where neither a place is free nor one in the queue; see ChatModel."""
-        if self._is_full:
-            raise LlmBusy
-        self._model.check_room(model)
+    def room(self, model: str | None) -> float:
+        """Return how many places are free, those in the queue included; see ChatModel."""
+        return min(self._free + self._waiting - len(self._queue), self._model.room(model))
 
     async def aclose(self) -> None:
         """Close the model, if it can be closed."""
         await close(self._model)
 
-    @property
-    def _is_full(self) -> bool:
-        return not self._free and len(self._queue) >= self._waiting
-
     async def _enter(self) -> None:
         if self._free:  # then nobody waits
             self._free -= 1
             return
-        if self._is_full:
+        if len(self._queue) >= self._waiting:
             raise QueueFull("as many replies as allowed wait for the vendor")
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)

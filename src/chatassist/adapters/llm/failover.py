@@ -8,14 +8,13 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 
 from chatassist.adapters.closing import close
 from chatassist.adapters.llm.attempts import Attempts, FailoverRules, Route, ways
 from chatassist.adapters.llm.not_called import NotCalled
 from chatassist.domain.errors import (
     ContextTooLong,
-    LlmBusy,
     LlmMisconfigured,
     LlmParameterRefused,
     LlmUnavailable,
@@ -74,13 +73,9 @@ class FailoverChatModel(ChatModel):
             if wait:
                 await self._sleep(wait)
 
-    def check_room(self, model: str | None) -> None:
-        """Raise LlmBusy if every vendor that could answer is full; see ChatModel."""
-        for route, own in ways(self._routes, model):
-            with suppress(LlmBusy):
-                route.model.check_room(own)
-                return
-        raise LlmBusy
+    def room(self, model: str | None) -> float:
+        """Return how much room all have together, since each may answer; see ChatModel."""
+        return sum(route.model.room(own) for route, own in ways(self._routes, model))
 
     async def aclose(self) -> None:
         """Close the models of all routes, as far as they can be closed."""

@@ -68,6 +68,11 @@ class MemoryReplyFeed(ReplyFeed):
             log = self._logs.get(reply_id, log)
         return None
 
+    async def last(self, reply_id: str, wait: float) -> int | None:
+        """Return the last number; nobody else is asked."""
+        log = self._logs.get(reply_id)
+        return None if log is None or log.ended else log.last
+
     async def request_stop(self, reply_id: str) -> None:
         """Ask nobody: no other process can be reached from here."""
 

@@ -242,7 +242,10 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, query: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run `query` without a transaction and without a write lock. Raises what it raises, or StoreUnavailable."""
+        """Run `query` without a transaction and without a write lock. Raises what it raises, or StoreUnavailable.
+
+        What it sees may not outlast a crash of the database before a later `write` that changed something has returned.
+        """
 
     @abstractmethod
     async def check(self) -> None:

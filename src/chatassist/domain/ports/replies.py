@@ -83,6 +83,13 @@ class ReplyFeed(ABC):
         """
 
     @abstractmethod
+    async def last(self, reply_id: str, wait: float) -> int | None:
+        """Return the number of the last event of a reply that goes on, by the word of the process that produces it.
+
+        Returns None when it gives no word within `wait` seconds: it cannot be reached, or produces it no longer.
+        """
+
+    @abstractmethod
     async def request_stop(self, reply_id: str) -> None:
         """Ask whichever process produces the reply to stop it. May get lost, and never raises."""
 

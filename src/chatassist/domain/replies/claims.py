@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatassist.domain.errors import LoginEnded, NotLastTurn, ReplyRunning, SessionNotFound, StoreUnavailable
+from chatassist.domain.errors import (
+    LoginEnded,
+    MessageNotFound,
+    NotLastTurn,
+    ReplyRunning,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from chatassist.domain.model import Prompt, Session
 from chatassist.domain.ports.people import Taken
-from chatassist.domain.ports.persistence import Store, Transaction, Window
+from chatassist.domain.ports.persistence import Store, Transaction, Version, Window
 from chatassist.domain.prompt import WINDOW_TURNS, PromptRules, build_prompt
 from chatassist.domain.turns import Draft, Exchange, Message, Reply, Status, Turn
 from chatassist.domain.usage import ONE_MESSAGE, Meter
@@ -176,7 +183,8 @@ class SendClaim(Claim):
 class RestartClaim(Claim):
     """The next attempt of a reply that failed, by the model that was asked for then, else by the session's.
 
-    Raises Taken when somebody else began it, SessionNotFound.
+    It is made whatever became of other versions, but beside none. Raises Taken when somebody else began it,
+    ReplyRunning, SessionNotFound.
     """
 
     failed: Turn
@@ -184,6 +192,7 @@ class RestartClaim(Claim):
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message, reply = self.failed.message, self.failed.reply
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0, meter=self._here)
+        _no_other_runs(await tx.turns.versions(message.session_id, message.position), reply.id)
         if not await tx.replies.restart(reply.id, reply.attempt, instance_id):
             raise Taken("the attempt was begun")
         window = await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
@@ -194,7 +203,7 @@ class RestartClaim(Claim):
 class RegenerateClaim(Claim):
     """A new version of the reply to the session's last message; `model` is for this one, and no choice for later ones.
 
-    Raises NotLastTurn, ReplyRunning, SessionNotFound, and Taken when the key is in use.
+    Raises NotLastTurn, ReplyRunning, SessionNotFound, MessageNotFound, and Taken when the key is in use.
     """
 
     turn: Turn
@@ -204,11 +213,12 @@ class RegenerateClaim(Claim):
     async def _work(self, tx: Transaction, instance_id: str) -> tuple[Turn, Window]:
         message = self.turn.message
         await tx.sessions.touch(message.session_id, self.user_id, self.now, turns=0, meter=self._here)
+        versions = await tx.turns.versions(message.session_id, message.position)
+        if not versions:
+            raise MessageNotFound
         if await tx.turns.last_position(message.session_id) != message.position:
             raise NotLastTurn
-        versions = await tx.turns.versions(message.session_id, message.position)
-        if any(version.status is Status.RUNNING for version in versions):
-            raise ReplyRunning
+        _no_other_runs(versions, self.reply_id)
         reply = Reply(
             id=self.reply_id,
             version=versions[-1].number + 1,
@@ -220,3 +230,9 @@ class RegenerateClaim(Claim):
         turn = replace(self.turn, reply=reply)
         await tx.turns.add_version(turn)
         return turn, await tx.turns.window(message.session_id, WINDOW_TURNS, before=message.position)
+
+
+def _no_other_runs(versions: Sequence[Version], reply_id: str) -> None:
+    """Keep replies to one message apart: the user reads one at a time. Raises ReplyRunning."""
+    if any(version.status is Status.RUNNING and version.reply_id != reply_id for version in versions):
+        raise ReplyRunning

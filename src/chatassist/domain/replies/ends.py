@@ -44,6 +44,8 @@ class Ends:
         now = await store.read(lambda tx: tx.turns.find(reply.id, turn.message.user_id))
         if now is None:
             raise MessageNotFound
+        if not won and turn.saved:
+            await self._lease.secure()
         if won and now.reply.end is not None:
             await self._tell_anew(now, now.reply.end)
             log.info("reply ended for its owner", extra={"reply_id": reply.id, "status": end.status})
@@ -100,6 +102,8 @@ class Ends:
         stored = await self._stores.of(turn).read(lambda tx: tx.turns.find(reply.id, turn.message.user_id))
         if stored is None:  # deleted, which stops it first: to be sent again is not what anybody wants
             return replace(End.stop(self._clock()), content=end.content, thinking=end.thinking, seq=reply.last_seq)
+        if turn.saved:
+            await self._lease.secure()
         if stored.reply.attempt == reply.attempt and stored.reply.end is not None:
             return stored.reply.end
         # Begun again elsewhere: for this attempt it is over.

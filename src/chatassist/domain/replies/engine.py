@@ -251,7 +251,9 @@ class ReplyEngine:
             withdrawn = production.block(self._rules.refusal)
             production.seq = await self._feed.append(production.turn.reply.id, withdrawn)
         elif not production.text.strip():
-            return production.failed(LlmUnavailable("the model answered nothing"), self.clock())
+            log.warning("model said nothing", extra={"reply_id": production.turn.reply.id, "finish": production.finish})
+            if production.finish is not FinishReason.LENGTH:  # it may have thought until it was cut off
+                return production.failed(LlmUnavailable(), self.clock())
         return production.completed(self.clock())
 
     async def _make(self, claim: Claim) -> Accepted:
@@ -260,6 +262,7 @@ class ReplyEngine:
             return await claim.make(instance_id)
         except CommitUnknown:
             found = await self._lease.patiently(lambda: claim.find(instance_id))
+            await self._lease.patiently(self._lease.secure)
         if found is None:
             raise StoreUnavailable("the claim was not committed")
         return found

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 from chatassist.domain.errors import MessageNotFound, ReplyInterrupted, ReplyNotStored, ShuttingDown
@@ -20,6 +21,11 @@ LOOK_AGAIN = 0.5
 """Seconds between looks at the row of a reply that runs, but whose feed is not held here; later up to four times so."""
 SILENCE = 10.0
 """Seconds of silence after which a follower is told that nothing came."""
+ASKING = 0.8
+"""Seconds that whoever produces a reply elsewhere gets to say how far it has come: a refusal is due within one."""
+FRESH = timedelta(seconds=60)
+"""How long after a turn was accepted or ended a row that says so may not be on the database's disk yet. Whoever stores
+it gives up after 25 s (a lease's and a unit's patience); the rest is for clocks that differ, and a slow disk."""
 
 
 class Follower:
@@ -43,6 +49,14 @@ class Follower:
         for wait in self._waits:
             if not wait.expired():  # closed before, and on its way out
                 wait.reschedule(0)
+
+    async def may_have_told(self, turn: Turn, after: int) -> bool:
+        """Tell whether a reply that runs elsewhere has come to this number, or nobody knows how far it has come."""
+        reply = turn.reply
+        if after <= max(reply.seq, reply.first_seq) or self._lease.vouches_for(reply.instance_id):
+            return True
+        last = await self._waited(turn, self._feed.last(reply.id, ASKING))
+        return last is None or last < reply.first_seq or after <= last  # an earlier attempt's producer may not know
 
     async def follow(self, turn: Turn, after: int) -> AsyncGenerator[Sequence[Numbered], None]:
         """Yield what came after number `after`, then what comes as it comes, until an Ended; () at every SILENCE.
@@ -73,7 +87,7 @@ class Follower:
                 after, pause = found[-1].seq, self._look_again
                 continue
             if found is None or not here:
-                turn = await self.stored(turn.reply.id, turn.message.user_id)
+                turn = await self._shown(turn)
                 if rest := _rest(turn.reply, after, told=told):
                     yield rest, 0.0
                     after, told = rest[-1].seq, True
@@ -103,7 +117,7 @@ class Follower:
         now = asyncio.get_running_loop().time
         until, pause = now() + seconds, self._look_again
         while True:
-            seen = await self._watched(turn, until) or await self.stored(turn.reply.id, turn.message.user_id)
+            seen = await self._watched(turn, until) or await self._shown(turn)
             left = until - now()
             if seen.reply.status is not Status.RUNNING or left <= 0 or self._closing:
                 return seen
@@ -144,6 +158,22 @@ class Follower:
             return await self._waited(turn, self._feed.read(turn.reply.id, after, min(wait, SILENCE)))
         except ShuttingDown:
             return ()
+
+    async def _shown(self, turn: Turn) -> Turn:
+        """Return the turn as its store holds it; an end, once no crash takes it back. Raises MessageNotFound."""
+        stored = await self.stored(turn.reply.id, turn.message.user_id)
+        return stored if stored.reply.status is Status.RUNNING else await self.secured(stored)
+
+    async def secured(self, turn: Turn) -> Turn:
+        """Return a turn that was read from its store, once what it tells outlasts a crash of the database.
+
+        For who is told that a turn was accepted, or how it ended, without having it from the process that stored that.
+        An attempt after the first may be taken back: then the turn is found failed, as it was, and is sent again.
+        """
+        changed_at = turn.reply.ended_at or turn.reply.created_at
+        if turn.saved and self._clock() - changed_at < FRESH:
+            await self._lease.secure()
+        return turn
 
     async def stored(self, reply_id: str, user_id: str) -> Turn:
         """Return the turn as its store holds it. Raises MessageNotFound.

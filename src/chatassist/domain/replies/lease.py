@@ -27,6 +27,8 @@ class Lease:
         self._lock = asyncio.Lock()
         self._id = ""
         self._until = datetime.min.replace(tzinfo=UTC)
+        self._begun = 0  # renewals, so that each has a number
+        self._stored = 0  # the last one that is
         self.leaving = False
         """Whether the process is about to end, so that nothing is worth waiting for."""
 
@@ -65,6 +67,20 @@ class Lease:
         async with self._lock:
             await self._renew()
 
+    async def secure(self) -> None:
+        """Return once all that this process has read so far outlasts a crash of the database. Raises StoreUnavailable.
+
+        MySQL and MariaDB show a commit to others before their log is on disk, so what was read may be gone after a
+        crash, without whoever wrote it having been told of a success. The log is written in its order: a commit of our
+        own, begun now, takes everything before it along. The lease is the row for that: it really changes (an UPDATE
+        that changes nothing writes no log; so not by `Store.apply`, which may run twice), nobody else waits for it,
+        and nobody's ETag is made of it. Who asks while one renewal runs shares the next.
+        """
+        asked = self._begun
+        async with self._lock:
+            if self._stored <= asked:
+                await self._renew()
+
     async def release(self) -> None:
         """Give the id up: whatever still runs under it is orphaned at once."""
         async with self._lock:
@@ -75,5 +91,6 @@ class Lease:
     async def _renew(self) -> None:
         instance = self._id if self.held else self._new_id()
         until = self.clock() + timedelta(seconds=VALID_SECONDS)
+        self._begun += 1
         await self._store.write(lambda tx: tx.instances.renew(instance, until))
-        self._id, self._until = instance, until
+        self._id, self._until, self._stored = instance, until, self._begun

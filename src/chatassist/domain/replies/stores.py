@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from chatassist.domain.errors import StoreUnavailable
 from chatassist.domain.model import User
 from chatassist.domain.ports.persistence import Store
+from chatassist.domain.ports.places import Places
 from chatassist.domain.turns import Turn
 
 
@@ -14,6 +15,7 @@ class Stores:
 
     saved: Store
     unsaved: Store
+    places: Places
 
     def of(self, turn: Turn) -> Store:
         """Return the store that a turn lives in."""

@@ -82,7 +82,7 @@ class DeletionService:
         async def work(tx: Transaction) -> tuple[Deletion | None, Sequence[Turn]]:
             deletion = await tx.deletions.add(wish)
             if deletion is None:
-                return await tx.deletions.find(user.id, session_id, now), ()
+                return await _revised(tx, user, await tx.deletions.find(user.id, session_id, now)), ()
             await _revise(tx, user)
             late = await tx.deletions.running(user.id, deletion.id)  # begun since what ran was stopped
             for turn in late:
@@ -90,7 +90,7 @@ class DeletionService:
             return deletion, late
 
         async def settled(tx: Transaction) -> tuple[Deletion | None, Sequence[Turn]]:
-            known = await tx.deletions.hold(wish.id, user.id)
+            known = await _revised(tx, user, await tx.deletions.hold(wish.id, user.id))
             return (known, ()) if known else await work(tx)
 
         try:
@@ -100,6 +100,13 @@ class DeletionService:
         await self._stopper.give_up(turn.reply.id for turn in late)
         log.info("sessions deleted", extra={"user_id": user.id, "count": deletion.sessions if deletion else 0})
         return deletion
+
+
+async def _revised(tx: Transaction, user: User, known: Deletion | None) -> Deletion | None:
+    """Return a deletion that was found: who is told of it is told by a unit that is on disk, as that may not be yet."""
+    if known:
+        await _revise(tx, user)
+    return known
 
 
 async def _revise(tx: Transaction, user: User) -> None:

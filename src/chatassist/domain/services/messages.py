@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from chatassist.domain.errors import (
+    ChatAssistError,
     IdempotencyMismatch,
     Limited,
     MessageNotFound,
@@ -32,6 +33,7 @@ Fits = Callable[[Turn], bool]
 """Tell whether a turn is the one that this wish, repeated under its key, was accepted for."""
 
 WAIT_SECONDS = 10.0
+A_MOMENT = 0.2  # seconds
 
 _REFUSALS = (Limited, Taken, NotLastTurn, ReplyRunning)
 """What a wish may be refused with because the same wish was accepted elsewhere a moment ago."""
@@ -74,13 +76,15 @@ class MessageService:
         that raises has changed nothing, but for StoreUnavailable: where the database went away at its COMMIT, only the
         same key tells what became of it.
         Raises what `Draft.checked` raises, ModelUnknown, SessionNotFound, IdempotencyMismatch, MessageNotFound (the
-        key's turn was deleted), LlmBusy, TooManySends, ContentBlocked, ShuttingDown, StoreUnavailable.
+        key's turn was deleted), ReplyRunning (it failed, and another version of it is made), LlmBusy, TooManySends,
+        ContentBlocked, ShuttingDown, StoreUnavailable.
         """
         draft = self._gate.checked(draft)
 
         async def fresh() -> Turn:
-            await self._gate.admit(user, draft)
-            return await self._start(user, draft)
+            with self._gate.seat(draft.model):
+                await self._gate.admit(user, draft)
+                return await self._start(user, draft)
 
         return await self._once(user, draft.key, draft.repeats, fresh)
 
@@ -101,11 +105,13 @@ class MessageService:
             return same and known.reply.requested_model == model
 
         async def fresh() -> Turn:
-            await self._gate.admit_model(user, model)
-            try:
-                return await self._accept(await self._claims.regenerate(user, turn, key=key, model=model))
-            except SessionNotFound as exc:
-                raise MessageNotFound from exc
+            with self._gate.seat(model):
+                await self._gate.count_send(user)
+                await self._take_place(user, key, saved=turn.saved)
+                try:
+                    return await self._accept(await self._claims.regenerate(user, turn, key=key, model=model))
+                except SessionNotFound as exc:
+                    raise MessageNotFound from exc
 
         return await self._once(user, key, fits, fresh)
 
@@ -124,14 +130,14 @@ class MessageService:
         async with self._alone(user, key):
             known = await self._known(user, key, fits)
             if known and known.reply.status is not Status.FAILED:
-                return Sent(turn=known, replayed=True)
+                return await self._replayed(known)
             self._engine.check_open()
             try:
                 turn = await self._again(user, known) if known else await fresh()
             except _REFUSALS as error:  # perhaps accepted elsewhere meanwhile, and what attaches is not refused
-                winner = await self._known(user, key, fits)
+                winner = await self._winner(user, key, fits, error)
                 if winner and (known is None or winner.reply.attempt > known.reply.attempt):
-                    return Sent(turn=winner, replayed=True)
+                    return await self._replayed(winner)
                 if isinstance(error, Taken):
                     raise StoreUnavailable("a key is taken, but its turn cannot be read") from error
                 raise
@@ -166,17 +172,38 @@ class MessageService:
         log.info("wish repeated", extra={"reply_id": turn.reply.id, "status": turn.reply.status})
         return turn
 
+    async def _winner(self, user: User, key: str, fits: Fits, error: ChatAssistError) -> Turn | None:
+        """Return what the key was accepted for meanwhile; who has taken it may take a moment more."""
+        known = await self._known(user, key, fits)
+        if known is None and isinstance(error, Taken):
+            await asyncio.sleep(A_MOMENT)
+            known = await self._known(user, key, fits)
+        return known
+
+    async def _replayed(self, turn: Turn) -> Sent:
+        """Attach to a turn: what is said of it is to hold even where its own sender was not told yet."""
+        return Sent(turn=await self._follower.secured(turn), replayed=True)
+
     async def _again(self, user: User, failed: Turn) -> Turn:
-        await self._gate.admit(user, Draft(text=failed.message.content, model=failed.reply.requested_model))
-        return await self._accept(await self._claims.restart(user, failed))
+        with self._gate.seat(failed.reply.requested_model):
+            await self._gate.admit(user, Draft(text=failed.message.content))
+            return await self._accept(await self._claims.restart(user, failed))
 
     async def _start(self, user: User, draft: Draft) -> Turn:
         if user.preferences.save_history:
+            await self._take_place(user, draft.key, saved=True)
             try:
                 return await self._accept(self._claims.saved(user, draft))
             except SessionNotFound:  # unless it is an unsaved one
                 pass
-        return await self._accept(await self._claims.unsaved(user, draft))
+        claim = await self._claims.unsaved(user, draft)
+        await self._take_place(user, draft.key, saved=False)
+        return await self._accept(claim)
+
+    async def _take_place(self, user: User, key: str | None, *, saved: bool) -> None:
+        """Let no other process make a turn of this key in the other store. Raises Taken where one was quicker."""
+        if key is not None and not await self._stores.places.take(user.id, key, saved=saved):
+            raise Taken("the key is used for a turn in the other store")
 
     async def _accept(self, claim: Claim) -> Turn:
         turn = (await self._engine.start(claim)).turn

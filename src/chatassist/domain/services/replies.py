@@ -37,10 +37,11 @@ class ReplyService:
     async def follow(self, user: User, reply_id: str, after: int) -> tuple[Turn, Events]:
         """Return the turn of a reply, and its events after the number `after` as `Follower.follow` yields them.
 
-        What an earlier attempt told is not told again. Raises BadSeq.
+        What an earlier attempt told is not told again. Raises BadSeq, and ShuttingDown where it runs elsewhere.
         """
         turn = await self._find(user, reply_id)
-        if not 0 <= after <= (self._engine.last_number(turn.reply) if _runs(turn) else turn.reply.seq):
+        last = self._engine.last_number(turn.reply) if _runs(turn) else turn.reply.seq
+        if not 0 <= after <= last or (_runs(turn) and not await self._follower.may_have_told(turn, after)):
             raise BadSeq
         return turn, self._follower.follow(turn, max(after, turn.reply.first_seq))
 
@@ -50,7 +51,8 @@ class ReplyService:
 
     async def stop(self, user: User, reply_id: str) -> Shown:
         """Stop a reply, keeping its text; return it once its end is stored, however it ended."""
-        return await self._shown(await self._stopper.stop(await self._find(user, reply_id)))
+        turn = await self._find(user, reply_id)
+        return await self._shown(await (self._stopper.stop(turn) if _runs(turn) else self._follower.secured(turn)))
 
     async def rate(self, user: User, reply_id: str, feedback: Feedback | None) -> Shown:
         """Keep what the user thinks of a reply; None takes it back. Raises ContentInvalid."""
@@ -87,7 +89,7 @@ class ReplyService:
         return await self._follower.stored(reply_id, user.id)
 
     async def _settled(self, turn: Turn, seconds: float) -> Turn:
-        return await self._follower.settle(turn, seconds) if _runs(turn) else turn
+        return await (self._follower.settle(turn, seconds) if _runs(turn) else self._follower.secured(turn))
 
     async def _shown(self, turn: Turn) -> Shown:
         session_id, position = turn.message.session_id, turn.message.position

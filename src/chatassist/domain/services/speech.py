@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import math
 from dataclasses import dataclass, replace
 
-from chatassist.domain.audio import Audio, Transcript
+from chatassist.domain.audio import Audio, Sound, Transcript
 from chatassist.domain.errors import (
+    AsrBusy,
     AsrTimeout,
     AudioEmpty,
     AudioNoSpeech,
@@ -17,7 +17,7 @@ from chatassist.domain.errors import (
     Unavailable,
 )
 from chatassist.domain.model import User, is_clean
-from chatassist.domain.ports.asr import NO_HINTS, Hints, Recognise, Transcriber
+from chatassist.domain.ports.asr import NO_HINTS, Hints, Listener, Recognise, Transcriber
 from chatassist.domain.ports.limits import Limiter, Rule
 from chatassist.domain.usage import Count, Used
 
@@ -26,10 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRules:
-    """How many bytes a recording may have, and how many seconds its transcription may take, queueing included."""
+    """How many bytes a recording may have, and how many seconds its transcription may take, queueing included.
+
+    `at_once`: recordings under way on this instance, each of which holds its bytes and up to 2 MB of sound a minute.
+    """
 
     max_bytes: int = 24 * 1024 * 1024
     deadline: float = 45.0
+    at_once: int = 64
 
 
 class SpeechService:
@@ -38,6 +42,7 @@ class SpeechService:
     def __init__(
         self,
         transcriber: Transcriber,
+        listener: Listener,
         recognise: Recognise,
         *,
         limiter: Limiter,
@@ -45,6 +50,7 @@ class SpeechService:
         rules: SpeechRules | None = None,
     ) -> None:
         self._transcriber = transcriber
+        self._listener = listener
         self._recognise = recognise
         self._limiter = limiter
         self._count = count
@@ -55,26 +61,29 @@ class SpeechService:
     async def transcribe(self, user: User, data: bytes, hints: Hints = NO_HINTS) -> Transcript:
         """Return what the recording says. What is refused for its own sake costs neither limit nor engine.
 
-        Raises AudioEmpty, AudioTooLarge, AudioUnsupported, AudioNoSpeech, ContentInvalid (the prompt),
-        TooManyTranscriptions, AsrBusy, AsrNotConfigured, AsrUnavailable, AsrTimeout, ShuttingDown.
+        Its duration is that of the sound. Raises AudioEmpty, AudioTooLarge, ContentInvalid (the prompt), ShuttingDown,
+        TooManyTranscriptions, AsrBusy, AsrTimeout, and what Listener and Transcriber do.
         """
         audio = self._checked(data, hints)
         if self._closing:
             raise ShuttingDown
+        if len(self._running) >= self._rules.at_once:
+            raise AsrBusy
         await self._limiter.hit(Rule.SPEECH, user.id)
         about = {"user_id": user.id, "kind": audio.kind, "bytes": len(data)}
         try:
-            transcript = await self._in_time(audio, hints)
-        except (Unavailable, InvalidInput) as error:  # what an engine does not take, an operator wants to know, too
+            sound, transcript = await self._in_time(audio, hints)
+        except (Unavailable, InvalidInput) as error:  # how many of them there are, an operator wants to know
             level = logging.WARNING if isinstance(error, Unavailable) else logging.INFO
             log.log(level, "transcription failed", extra={**about, "reason": error.slug, "detail": str(error)})
             raise
-        log.info("transcribed", extra={**about, "chars": len(transcript.text)})
-        if not transcript.text.strip():
+        text = transcript.text.strip()
+        about |= {"seconds": round(sound.seconds, 2), "clipped": sound.clipped, "chars": len(text)}
+        log.info("transcribed", extra=about)
+        if not text:
             raise AudioNoSpeech
-        if heard := _milliseconds(transcript.duration):
-            await self._count(user.openid, Used(audio_ms=heard))
-        return replace(transcript, text=transcript.text.strip())
+        await self._count(user.openid, Used(audio_ms=round(sound.seconds * 1000)))
+        return replace(transcript, text=text, duration=round(sound.seconds, 3))
 
     async def drain(self, seconds: float) -> None:
         """Take no new recordings, give the running ones so many seconds, then end the rest with ShuttingDown."""
@@ -94,20 +103,16 @@ class SpeechService:
             raise ContentInvalid
         return self._recognise(data)
 
-    async def _in_time(self, audio: Audio, hints: Hints) -> Transcript:
+    async def _in_time(self, audio: Audio, hints: Hints) -> tuple[Sound, Transcript]:
         deadline = asyncio.timeout(self._rules.deadline)
         over = asyncio.get_running_loop().create_future()
         self._running[over] = deadline
         try:
             async with deadline:
-                return await self._transcriber.transcribe(audio, hints)
+                sound = await self._listener.listen(audio)
+                return sound, await self._transcriber.transcribe(sound, hints)
         except TimeoutError as exc:
             raise (ShuttingDown if self._closing else AsrTimeout) from exc
         finally:
             del self._running[over]
             over.set_result(None)
-
-
-def _milliseconds(seconds: float | None) -> int:
-    """Return what counts of a duration: an engine may not tell it, or tell nonsense."""
-    return round(seconds * 1000) if seconds is not None and math.isfinite(seconds) and seconds > 0 else 0

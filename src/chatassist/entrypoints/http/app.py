@@ -11,6 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from chatassist import __version__
 from chatassist.domain.services import Services
 from chatassist.entrypoints.http import envelope, openapi
+from chatassist.entrypoints.http.form import Room
 from chatassist.entrypoints.http.middleware import BodyLimit, ForwardingNotice, Frame
 from chatassist.entrypoints.http.routes import ai, auth, chat, erasing, health, search, sessions, user
 from chatassist.settings import HttpSettings
@@ -45,6 +46,7 @@ def create_app(
     )
     app.state.reply_wait = http.reply_wait
     app.state.audio_bytes = audio_bytes
+    app.state.audio_room = Room(ai.LARGEST_AT_ONCE * audio_bytes)
     chats = (chat.router, sessions.router, search.router, erasing.router)
     versioned = (chat.sending, auth.router, user.router, *chats, ai.router)  # looked through in this order, twice
     for router in versioned:

@@ -3,7 +3,10 @@
 Not FastAPI's own: that reads before it asks who is calling, takes a charset from the sender, and spools to files.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -28,6 +31,47 @@ class FileTooLarge(Exception):
     """The file has more bytes than allowed."""
 
 
+class NoRoom(Exception):
+    """As many bytes of files as allowed are held by now."""
+
+
+class Room:
+    """How many bytes all files may have that are held at a time, by however many requests."""
+
+    def __init__(self, size: int) -> None:
+        self.free = size
+
+    def share(self) -> "Share":
+        """Return what one request takes of it; left when its block ends."""
+        return Share(self)
+
+
+class Share:
+    """What one request holds of a room, which grows as its bytes come: who only announces them takes nothing."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Take so much more. Raises NoRoom."""
+        if size > self._room.free:
+            raise NoRoom
+        self._room.free -= size
+        self._taken += size
+
+    def __enter__(self) -> Self:
+        """Begin with nothing."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give all of it back."""
+        self._room.free += self._taken
+        self._taken = 0
+
+
 @dataclass(slots=True)
 class _Part:
     header: bytearray = field(default_factory=bytearray)
@@ -38,16 +82,16 @@ class _Part:
     data: bytearray = field(default_factory=bytearray)
 
 
-async def read_form(request: Request, *, max_file: int) -> Form:
-    """Return the form that the request's body is; `max_file`: bytes.
+async def read_form(request: Request, *, max_file: int, take: Callable[[int], None]) -> Form:
+    """Return the form that the request's body is; `max_file`: bytes. `take` is told of each byte of a file.
 
-    Raises FormInvalid, FileTooLarge.
+    Raises FormInvalid, FileTooLarge, and what `take` does.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise FormInvalid
-    reader = _Reader(max_file)
+    reader = _Reader(max_file, take)
     try:
         parser = reader.parser(boundary)
         async for chunk in request.stream():
@@ -62,10 +106,11 @@ async def read_form(request: Request, *, max_file: int) -> Form:
 class _Reader:
     """Hears of each piece from the parser, and keeps what is wanted."""
 
-    def __init__(self, max_file: int) -> None:
+    def __init__(self, max_file: int, take: Callable[[int], None]) -> None:
         self.form = Form()
         self.ended = False
         self._max_file = max_file
+        self._take = take
         self._parts = 0
         self._part = _Part()
 
@@ -111,6 +156,8 @@ class _Reader:
         part.data += memoryview(data)[start:end]
         if len(part.data) > (self._max_file if part.is_file else MAX_TEXT):
             raise FileTooLarge if part.is_file else FormInvalid
+        if part.is_file:
+            self._take(end - start)
 
     def _keep(self) -> None:
         part, form = self._part, self.form

@@ -46,6 +46,7 @@ _SEND = (
     errors.IdempotencyMismatch,
     errors.SessionNotFound,
     errors.MessageNotFound,
+    errors.ReplyRunning,
     errors.LlmBusy,
     errors.TooManySends,
     errors.ShuttingDown,
