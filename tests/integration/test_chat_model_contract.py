@@ -14,6 +14,7 @@ from chatassist.adapters.llm.capped import CappedChatModel
 from chatassist.adapters.llm.failover import FailoverChatModel
 from chatassist.adapters.llm.openai_compatible import OpenAiCompatibleChatModel
 from chatassist.adapters.llm.scripted import Script, ScriptedChatModel, Step, plays
+from chatassist.adapters.llm.taking_turns import TurnTakingChatModel
 from chatassist.domain.errors import LlmUnavailable
 from chatassist.domain.model import Prompt, is_clean
 from chatassist.domain.ports.llm import ChatModel, Chunk
@@ -90,6 +91,10 @@ def wrapped(model: ChatModel) -> ChatModel:
     return FailoverChatModel([route], rules=FailoverRules())
 
 
+def taking_turns(model: ChatModel) -> ChatModel:
+    return TurnTakingChatModel(model, asyncio.Lock())
+
+
 def scripted(wrap: Wrap) -> Stage:
     actor = Actor()
     return Stage(
@@ -121,7 +126,7 @@ def openai_compatible(vendor: LoopbackVendor, wrap: Wrap) -> Stage:
     )
 
 
-@pytest.fixture(params=[bare, wrapped])
+@pytest.fixture(params=[bare, wrapped, taking_turns])
 def wrap(request: pytest.FixtureRequest) -> Wrap:
     made: Wrap = request.param
     return made

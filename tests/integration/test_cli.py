@@ -66,6 +66,32 @@ def test_migrate_and_a_start_that_is_refused_before_it(
     assert run("chat", typed="\n").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("LLM__OVERRIDES", "[]", "CHATASSIST_LLM__OVERRIDES: must be a JSON object"),
+        (
+            "LLM__MODEL",
+            "m" * 129,
+            "CHATASSIST_LLM__MODEL: must be 1 to 128 characters that can be seen, without blanks",
+        ),
+        ("LLM__API_KEY", "k", "CHATASSIST_LLM__MODEL is needed for an AI vendor"),
+        (
+            "LLM__VENDORS_FILE",
+            "~nobody-is-called-so/v.toml",
+            "CHATASSIST_LLM__VENDORS_FILE will not do: it cannot be read.",
+        ),
+    ],
+)
+def test_a_setting_that_will_not_do_ends_a_command_with_its_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(f"CHATASSIST_{name}", value)
+    refused = run("chat", typed="\n")
+    assert (refused.exit_code, refused.output.count("\n")) == (1, 1), refused.output
+    assert refused.output.startswith(sentence)
+
+
 def test_help_names_every_command(run: Run) -> None:
     shown = run("--help").output
     assert all(command in shown for command in ("serve", "migrate", "chat", "doctor", "settings", "vendors", "users"))

@@ -382,7 +382,7 @@ TELLTALE = "a-word-of-the-vendor"
         (fails(500, f"<html>{TELLTALE}</html>"), "FAULT", "the vendor failed"),
         (sends(f"<html>{TELLTALE}</html>".encode(), content_type="text/html"), "FAULT", "CHATASSIST_LLM__BASE_URL"),
         (says(finish="length"), "warn", "cut off before its first word"),
-        (says(finish="stop"), "warn", "said nothing"),
+        (says(finish="stop"), "FAULT", "The model answered nothing"),
         (says(finish="content_filter"), "warn", "refuses even the words"),
     ],
     ids=["401", "404", "402", "429", "500", "html", "cut", "empty", "blocked"],

@@ -151,6 +151,24 @@ def test_finish_reasons_become_ours(reason: str, expected: FinishReason) -> None
     assert read(event(piece("a", finish=reason)))[-1].finish_reason is expected
 
 
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call"])
+@pytest.mark.parametrize(
+    "said", [b"", event(piece(" \n")) + event(piece("\n\u200b\ufeff")), event(piece("<think>hm</think> "))]
+)
+def test_an_answer_that_is_finished_and_empty_is_none(reason: str, said: bytes) -> None:
+    with pytest.raises(LlmUnavailable, match="answered nothing"):
+        read(said + event(piece(finish=reason)) + event(usage(3, 0)) + DONE)
+    with pytest.raises(LlmUnavailable, match="answered nothing"):
+        read(a_choice(message={"content": " "}, finish_reason=reason))
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"), [("length", FinishReason.LENGTH), ("content_filter", FinishReason.BLOCKED)]
+)
+def test_an_answer_that_was_cut_or_blocked_may_be_empty(reason: str, expected: FinishReason) -> None:
+    assert read(event(piece(finish=reason)) + DONE)[-1].finish_reason is expected
+
+
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 4}
 
 
@@ -166,11 +184,17 @@ COUNTS = {"prompt_tokens": 3, "completion_tokens": 4}
         event(usage(3, 4)) + STOP + event({"choices": [], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}),
         event(usage(3, 4)) + STOP + event({"usage": {"prompt_tokens": -1, "completion_tokens": 2}, "x_groq": 1}),
         event(usage(3, 4)) + STOP + event({"usage": {"prompt_tokens": True, "completion_tokens": 2}}),
+        event(usage(3, 4)) + STOP + event(usage(0, 0)),
         event(usage(3, 4)) + STOP + event({"usage": {"prompt_tokens": 1, "completion_tokens": 10**30}}),
     ],
 )
 def test_usage_is_taken_wherever_it_is_and_the_last_good_one_holds(body: bytes) -> None:
-    assert read(body)[-1].usage == Usage(input_tokens=3, output_tokens=4)
+    assert read(event(piece("a")) + body)[-1].usage == Usage(input_tokens=3, output_tokens=4)
+
+
+def test_counts_of_nothing_are_none_at_all() -> None:
+    """Servers that do not count send zeros; what is unknown is estimated elsewhere."""
+    assert read(event(piece("a", "stop")) + event(usage(0, 0)) + DONE)[-1].usage is None
 
 
 @pytest.mark.parametrize("named", [None, "", 7, "x" * 129, "a\x00b", "\ud800"])

@@ -1,8 +1,9 @@
 """A whole service with a vendors file: who is asked for what, and who answers when the first does not."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,35 @@ async def test_titles_are_made_by_a_model_of_the_file_that_nobody_else_may_name(
     await two.first.until(lambda: len(two.first.requests) == 2)
     assert two.asked == (["one", "titles-1"], [])
     assert data_of(await person.get(f"/v1/chat/sessions/{session}"))["sessionId"] == session
+
+
+async def test_a_vendor_that_takes_one_call_at_a_time_gets_titles_between_replies(
+    sqlite_url: URL, serve: Serve, vendor: LoopbackVendor
+) -> None:
+    """Though a title could begin long before its reply ends."""
+    order: list[str] = []
+    entitled = asyncio.Event()
+
+    async def behave(call: Call) -> None:
+        model = call.request.body["model"]
+        order.append(f"{model} begins")
+        await call.event(piece("words enough for a title" * 20))
+        if model == "m":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(entitled.wait(), 0.3)
+        else:
+            entitled.set()
+        order.append(f"{model} ends")
+        await call.event(piece(finish="stop"))
+        await call.end()
+
+    vendor.script = behave
+    one = {"vendor": "vllm", "base_url": vendor.base_url, "model": "m", "title_model": "t"}
+    api = await serve(settings_for(sqlite_url, llm={**one, "overrides": {"at_once": 1}}))
+    person = await api.login()
+    await person.says("hello")
+    await vendor.until(lambda: len(order) == 4)
+    assert order == ["m begins", "m ends", "t begins", "t ends"]
 
 
 async def test_no_key_is_in_any_line_of_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,8 +55,8 @@ def minimax(code: int, phrase: str = "refused", **more: object) -> dict[str, obj
     return {"id": "1", "choices": None, "base_resp": {"status_code": code, "status_msg": said(phrase)}, **more}
 
 
-def openrouter(code: int) -> dict[str, object]:
-    return {"error": {"code": code, "message": said(), "metadata": {"provider_name": "x"}}}
+def openrouter(code: int, phrase: str = "refused", **metadata: object) -> dict[str, object]:
+    return {"error": {"code": code, "message": said(phrase), "metadata": {"provider_name": "x", **metadata}}}
 
 
 def vllm(code: int, phrase: str = "refused") -> dict[str, object]:
@@ -165,6 +165,7 @@ TABLE: list[tuple[str, int, object, Outcome]] = [
     ("qianfan", 200, {"error_code": 18, "error_msg": said()}, LlmUnavailable),
     ("qianfan", 200, FLAGGED, BLOCKED),
     ("siliconflow", 400, siliconflow(20012), LlmMisconfigured),
+    ("siliconflow", 400, siliconflow(20015), LlmParameterRefused),
     ("siliconflow", 503, siliconflow(50505), LlmOverloaded),
     ("siliconflow", 401, json.dumps("Invalid token"), LlmKeyRefused),
     ("siliconflow", 403, f"{said()}", LlmMisconfigured),
@@ -186,7 +187,12 @@ TABLE: list[tuple[str, int, object, Outcome]] = [
     ("minimax", 200, piece("what must not be shown", output_sensitive=True, output_sensitive_type=1), BLOCKED),
     ("openrouter", 401, openrouter(401), LlmKeyRefused),
     ("openrouter", 402, openrouter(402), LlmUnpaid),
-    ("openrouter", 403, openrouter(403), BLOCKED),
+    ("openrouter", 403, openrouter(403, "flagged", reasons=["violence"], flagged_input=WORDS), BLOCKED),
+    ("openrouter", 403, openrouter(403, "flagged", reasons=["violence"]), BLOCKED),
+    ("openrouter", 403, openrouter(403, "Key limit exceeded (monthly limit)"), LlmMisconfigured),
+    ("openrouter", 403, openrouter(403, reasons=[], flagged_input=None), LlmMisconfigured),
+    ("openrouter", 403, {"error": {"code": 403, "message": said("Key limit exceeded")}}, LlmMisconfigured),
+    ("openrouter", 200, openrouter(403, "flagged", reasons=["violence"]), BLOCKED),
     ("openrouter", 408, openrouter(408), LlmUnavailable),
     ("openrouter", 429, openrouter(429), LlmOverloaded),
     ("openrouter", 502, openrouter(502), LlmUnavailable),
@@ -226,6 +232,7 @@ TABLE: list[tuple[str, int, object, Outcome]] = [
     ("openai_compatible", 200, FLAGGED, BLOCKED),
     ("openai_compatible", 200, {"code": "insufficient_quota", "message": said()}, LlmUnpaid),
     ("openai_compatible", 403, {"error": {"code": 403, "message": said()}}, LlmMisconfigured),
+    ("openai_compatible", 403, openrouter(403, "flagged", flagged_input=WORDS), BLOCKED),
     ("openai_compatible", 400, {"msg": said(TOO_LONG)}, ContextTooLong),
     ("openai_compatible", 400, {"header": {"message": said(TOO_LONG)}}, ContextTooLong),
     ("openai_compatible", 400, {"response": {"error": {"message": said(TOO_LONG)}}}, ContextTooLong),

@@ -26,7 +26,22 @@ CASES = {
     "<think>nor </thi": ("", "nor </thi"),
     "<think>a < b </b> <think> </thinking> c</think>d": ("d", "a < b </b> <think> </thinking> c"),
     "<think>hm</think>": ("", "hm"),
+    "<seed:think>hm</think>hm</seed:think>hello": ("hello", "hm</think>hm"),
+    "<think >hm</think>hello": ("hello", "hm"),
+    "<think\n>hm</think>hello": ("hello", "hm"),
+    "<Think type=\"x\" lang='y'>hm</think>hello": ("hello", "hm"),
+    "\ufeff<think>hm</think>\u200bhello": ("hello", "hm"),
+    "\u200b \ufeff<think>hm</think>hello": ("hello", "hm"),
+    f"<think {'x' * 120}>hm</think>hello": ("hello", "hm"),
+    "\u200b\ufeff ": ("", ""),
     # what only looks like it
+    f"<think {'x' * 121}>hm</think>hello": (f"<think {'x' * 121}>hm</think>hello", ""),
+    "<think <b>hm</think>": ("<think <b>hm</think>", ""),
+    "<think/>hello": ("<think/>hello", ""),
+    "<think />hello": ("<think />hello", ""),
+    "<think-aloud>hello": ("<think-aloud>hello", ""),
+    "<seeds:think>hello": ("<seeds:think>hello", ""),
+    "\ufeff<html>": ("<html>", ""),
     "<thi": ("<thi", ""),
     "<thin air>": ("<thin air>", ""),
     "<thinkers> and <think>": ("<thinkers> and <think>", ""),
@@ -53,8 +68,9 @@ def test_of_an_answer_its_beginning_is_thinking_if_it_says_so(answer: str, expec
     assert apart(*answer) == expected
 
 
-OPENING = "<(think|thinking|thought|reasoning)>"
-LEADING = re.compile(rf"\s*(?:{OPENING}.*?</\1>\s*)*", re.IGNORECASE | re.ASCII | re.DOTALL)
+OPENING = r"(?=<[^<>]{1,126}>)<(think|thinking|thought|reasoning|seed:think)(?:\s[^>]*)?(?<!/)>"
+BLANKS = r"[\s\ufeff\u200b]*"
+LEADING = re.compile(rf"{BLANKS}(?:{OPENING}.*?</\1>{BLANKS})*", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
 def rest_of(answer: str) -> str:
@@ -66,11 +82,14 @@ def rest_of(answer: str) -> str:
 
 
 PARTS = st.sampled_from(
-    ["<think>", "</think>", "<Thinking>", "</thinking>", "<", "</", "think", ">", " ", "\n", "a", "汉", "İ", "ſ", "K"]
+    [
+        *("<think>", "</think>", "<Thinking>", "</thinking>", "<seed:", "</seed:", "<", "</", "think", ">", "/"),
+        *(" ", "\n", "a", "汉", "İ", "ſ", "\u212a", "\ufeff", "\u200b", "=" * 60),
+    ]
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(PARTS).map("".join), st.lists(st.integers(0, 80)))
 @example("<thin\u212a>no</think>", [5])
 def test_it_is_the_same_however_it_is_cut(answer: str, places: list[int]) -> None:
@@ -102,3 +121,17 @@ def test_thinking_comes_as_it_is_thought_and_all_but_a_tag_at_once() -> None:
         ("", "<c"),
         ("d", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "hopeless", ["<thin\u212a", "<thinks", "<b", "<think <", "<think/", "</", f"<think {'x' * 121}"]
+)
+def test_what_cannot_become_a_tag_any_more_is_text_at_once(hopeless: str) -> None:
+    assert InlineThinking().feed(hopeless) == (hopeless, "")
+
+
+@pytest.mark.parametrize("hopeful", ["<", "<THIN", "<think", "<think ", "<think a=b", "<seed:", f"<think {'x' * 120}"])
+def test_what_may_become_a_tag_waits_for_its_end(hopeful: str) -> None:
+    inline = InlineThinking()
+    assert inline.feed(hopeful) == ("", "")
+    assert inline.end() == (hopeful, "")

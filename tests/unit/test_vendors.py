@@ -84,6 +84,8 @@ def test_every_kind_can_be_used_with_what_the_document_says(kind: str) -> None:
     ("base_url", "kind"),
     [
         ("https://api.deepseek.com/v1", "deepseek"),
+        ("api.deepseek.com/v1", "deepseek"),
+        (" api.groq.com ", "groq"),
         ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions", "qwen"),
         ("https://own.example.com/v1", "openai_compatible"),
         ("http://127.0.0.1:8000/v1", "openai_compatible"),
@@ -121,6 +123,12 @@ def test_servers_of_ones_own_need_no_key_and_show_one_that_is_set() -> None:
             "CHATASSIST_LLM__BASE_URL will",
         ),
         ({**DEEPSEEK, "base_url": "https://hidden:hidden@a.example/v1"}, "CHATASSIST_LLM__BASE_URL will not do"),
+        ({**DEEPSEEK, "base_url": "https://a.example/v1?key=hidden"}, "to be given as `query` of the overrides"),
+        ({**DEEPSEEK, "base_url": "https://a.example/v1#hidden"}, "the address has a query or fragment"),
+        *(
+            ({**DEEPSEEK, "base_url": given}, "CHATASSIST_LLM__BASE_URL will not do: the address is none such as")
+            for given in ("hidden", "http://127.0.0.1:99999999/hidden", "http://[::1/hidden", "http://a/hid\x00den")
+        ),
         ({**DEEPSEEK, "vendor": "minimax", "thinking": True}, "CHATASSIST_LLM__THINKING is set, but MiniMax has no"),
         (
             {**DEEPSEEK, "overrides": {"codes": {"1": "hidden"}}},
@@ -166,6 +174,7 @@ def test_any_field_can_be_overridden() -> None:
         "extra": {"top_k": 5},
         "codes": {"E-Unpaid": "billing"},
         "errors_in": ["x_error"],
+        "moderation_in": ["why"],
         "flags": {"bad": [True]},
         "at_once": 7,
         "transcription": {"model": "hears", "style": "chat", "hints": False, "max_seconds": 20},
@@ -183,6 +192,7 @@ def test_any_field_can_be_overridden() -> None:
     assert (kind.counts_usage, kind.usage_in, kind.extra, kind.at_once) == (False, ["x_usage"], {"top_k": 5}, 7)
     assert (kind.thinking.on, kind.thinking.off, kind.thinking.fields) == ({"think": 1}, {"think": 0}, ["thoughts"])
     assert (kind.codes["e-unpaid"], kind.errors_in, kind.flags) == (Kind.BILLING, ["x_error"], {"bad": [True]})
+    assert kind.moderation_in == ["why"]
     assert kind.transcription == TranscriptionRoute(
         model="hears", style=TranscriptionStyle.CHAT, hints=False, max_seconds=20
     )
@@ -281,8 +291,10 @@ def test_a_title_model_that_is_not_in_the_file(written: Written) -> None:
     [
         ([], "CHATASSIST_LLM__VENDORS_FILE will not do: it holds no [[vendor]] row"),
         ([row(), 'kind = "hidden word"'], "CHATASSIST_LLM__VENDORS_FILE will not do: vendor 2: `kind` must be a word"),
-        ([row("scripted")], "vendor 1 (scripted): `kind` will not do: it has to be openai, azure"),
-        ([row(), row("deepsek")], "vendor 2 (deepsek): `kind` will not do: it has to be openai, azure"),
+        ([row("scripted")], "vendor 1: `kind` will not do: it has to be openai, azure"),
+        ([row(), row("sk-hidden")], "vendor 2: `kind` will not do: it has to be openai, azure"),
+        ([row(), row("sk-hidden", 'name = "spare"')], "vendor 2 (spare): `kind` will not do: it has to be openai"),
+        ([row("ollama", 'base_url = "hidden"')], "vendor 1 (ollama): `base_url` will not do: the address is none such"),
         ([row(key="")], "vendor 1 (deepseek): `api_key_env` is missing: DeepSeek answers nobody without a key"),
         ([row(key="hidden")], "`api_key_env` names a variable that is set neither in the environment nor in .env"),
         ([row("ollama", key="hidden")], "`api_key_env` names a variable that is set neither"),

@@ -68,7 +68,7 @@ _WESTERN = (
             off={"reasoning": {"enabled": False}},
             fields=("reasoning", "reasoning_details", "reasoning_content"),
         ),
-        codes={"403": Kind.UNSAFE_INPUT},  # what it calls moderation
+        moderation_in=("reasons", "flagged_input"),  # its 403 is a spent or limited key as well
         models=("openai/gpt-5.4-mini", "deepseek/deepseek-v4-flash"),
         note="Models have their vendor's name before them.",
     ),
@@ -247,11 +247,11 @@ _ROWS = (*_WESTERN, *_CHINESE, *_LOCAL)
 
 
 def _agreed(rows: Sequence[Vendor]) -> Mapping[str, Kind]:
-    """Return the codes that mean one thing wherever they are used. HTTP statuses are no vendor's own."""
+    """Return the codes that mean one thing wherever they are used."""
     meanings: dict[str, set[Kind]] = {}
     for code, kind in chain.from_iterable(row.codes.items() for row in rows):
         meanings.setdefault(code, set()).add(kind)
-    return {code: kinds.pop() for code, kinds in meanings.items() if len(kinds) == 1 and len(code) > len("403")}
+    return {code: kinds.pop() for code, kinds in meanings.items() if len(kinds) == 1}
 
 
 OPENAI_COMPATIBLE = Vendor(
@@ -263,6 +263,7 @@ OPENAI_COMPATIBLE = Vendor(
     thinking=Thinking(fields=("reasoning_content", "reasoning", "reasoning_details")),
     codes=_agreed(_ROWS),  # a gateway such as one-api passes any vendor's on
     errors_in=tuple(chain.from_iterable(row.errors_in for row in _ROWS)),
+    moderation_in=tuple(chain.from_iterable(row.moderation_in for row in _ROWS)),
     flags={name: values for row in _ROWS for name, values in row.flags.items()},
     transcription=TranscriptionRoute(model=""),
     speech=SpeechRoute(model="", voice=""),

@@ -97,6 +97,8 @@ class Vendor:
     """What its own error codes mean, in lower case: whole if they are numbers, else as they begin."""
     errors_in: Sequence[str] = ()
     """Members that an error may hide in beside the usual ones, with a `status_code` that is not 0."""
+    moderation_in: Sequence[str] = ()
+    """Members of an error's `metadata` that are there if what was said is unsafe, where no code tells."""
     flags: Mapping[str, Collection[bool | int]] = field(default_factory=dict)
     """Members of an event or choice, and the values by which they say that what was said or answered is unsafe."""
     at_once: int | None = None
@@ -111,7 +113,7 @@ class Vendor:
     @property
     def refusals(self) -> Refusals:
         """How it says no."""
-        return Refusals(codes=self.codes, errors_in=self.errors_in, flags=self.flags)
+        return Refusals(codes=self.codes, errors_in=self.errors_in, moderation_in=self.moderation_in, flags=self.flags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,10 @@ def _split(vendor: Vendor, text: str) -> SplitResult:
     if "@" in parts.netloc:
         raise ValueError("the address has an account in it: the key is a setting of its own")
     if "?" in text or "#" in text:
-        raise ValueError("the address has a query or fragment: leave out what begins with ? or #")
+        raise ValueError(
+            "the address has a query or fragment: leave out what begins with ? or #; parameters are to be given as"
+            " `query` of the overrides"
+        )
     return parts
 
 

@@ -109,6 +109,7 @@ class Refusals:
 
     codes: Mapping[str, Kind] = field(default_factory=dict)
     errors_in: Sequence[str] = ()
+    moderation_in: Sequence[str] = ()
     flags: Mapping[str, Collection[bool | int]] = field(default_factory=dict)
 
     def of(self, status: int, body: bytes, headers: Mapping[str, str]) -> Refused:
@@ -147,10 +148,15 @@ class Refusals:
 
     def _kind(self, status: int, document: object) -> Kind:
         codes = tuple(_codes(document))
-        kind = self._own(codes) or _common(status, codes, document)
+        kind = self._own(codes) or self._moderated(document) or _common(status, codes, document)
         # What is refused as a parameter may well be the prompt's length, which is said in words alone.
         too_long = kind is Kind.PARAMETER and status in _TOO_LONG_STATUSES and _says_too_long(document)
         return Kind.TOO_LONG if too_long else kind
+
+    def _moderated(self, document: object) -> Kind | None:
+        told = (layer.get("metadata") for layer in _layers(document))
+        found = any(isinstance(each, dict) and any(map(each.get, self.moderation_in)) for each in told)
+        return Kind.UNSAFE_INPUT if found else None
 
     def _own(self, codes: Iterable[str]) -> Kind | None:
         for code in codes:

@@ -9,7 +9,7 @@ from chatassist.settings.vendors import Overrides, SpeechOverrides, Transcriptio
 
 _AS_THEY_ARE = (
     *("paths", "query_in", "min_temperature", "max_temperature", "counts_usage", "usage_in", "extra"),
-    *("errors_in", "flags"),
+    *("errors_in", "moderation_in", "flags"),
 )
 
 

@@ -61,10 +61,10 @@ def vendors_of(settings: Settings) -> Sequence[ConfiguredVendor]:
     if llm.vendors_file is None:
         return (_single(llm),)
     try:
-        rows = read_vendors_file(llm.vendors_file)
+        rows = read_vendors_file(llm.vendors_file, CATALOGUE)
     except ValueError as exc:
         raise ValueError(f"CHATASSIST_LLM__VENDORS_FILE will not do: {exc}.") from exc
-    vendors = [_from_row(row, f"vendor {place} ({row.called})") for place, row in enumerate(rows, start=1)]
+    vendors = [_from_row(row, place) for place, row in enumerate(rows, start=1)]
     if not vendors[0].default.public:
         raise ValueError(
             f"CHATASSIST_LLM__VENDORS_FILE: vendor 1 ({vendors[0].name}): its default model answers whoever names none,"
@@ -117,8 +117,9 @@ def _single(llm: LlmSettings) -> ConfiguredVendor:
     return ConfiguredVendor(name=kind.name, access=access, models=(model,), default=model, thinking=llm.thinking)
 
 
-def _from_row(row: VendorRow, label: str) -> ConfiguredVendor:
-    where = f"CHATASSIST_LLM__VENDORS_FILE: {label}"
+def _from_row(row: VendorRow, place: int) -> ConfiguredVendor:
+    named = row.name or row.kind in CATALOGUE  # what is no kind may be a key in the wrong place
+    where = f"CHATASSIST_LLM__VENDORS_FILE: vendor {place}{f' ({row.called})' if named else ''}"
 
     def called(key: str) -> str:
         return f"{where}: `{'api_key_env' if key == 'api_key' else key}`"

@@ -1,5 +1,6 @@
 """How settings become adapters, and adapters services. Only this package asks it to."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -155,7 +156,8 @@ class Container(containers.DeclarativeContainer):
     tokens = providers.Singleton(tokens_of, settings, runtime)
     vendors = providers.Singleton(vendors_of, settings)
     offers = providers.Singleton(offers_of, settings, vendors)
-    model = providers.Singleton(model_of, settings, vendors)
+    turn = providers.Singleton(asyncio.Lock)
+    model = providers.Singleton(model_of, settings, vendors, turn)
     offered = providers.Singleton(_names, offers)
     feed = providers.Singleton(_feed, settings, redis)
     limiter = providers.Singleton(_limiter, settings)
@@ -164,7 +166,7 @@ class Container(containers.DeclarativeContainer):
     lease = providers.Singleton(Lease, store, runtime)
     reply_rules = providers.Singleton(lambda settings: ReplyRules(deadline=settings.llm.deadline), settings)
     ends = providers.Singleton(Ends, stores, feed, lease)
-    title_models = providers.Singleton(title_models_of, settings, vendors)
+    title_models = providers.Singleton(title_models_of, settings, vendors, turn)
     titler = providers.Singleton(_titler, stores, feed, title_models)
     engine = providers.Singleton(
         ReplyEngine, stores, feed, model, lease=lease, ends=ends, titler=titler, rules=reply_rules

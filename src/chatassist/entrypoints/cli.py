@@ -208,7 +208,8 @@ def _read_settings() -> tuple[Settings | None, Sequence[str]]:
 
 def _sentence(fault: ErrorDetails) -> str:
     name = "__".join(str(part).upper() for part in fault["loc"][:2])
-    return f"{PREFIX}{name}: {fault['msg']}" if name else fault["msg"].partition(", ")[2]
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{PREFIX}{name}: {said}" if name else said
 
 
 @contextmanager

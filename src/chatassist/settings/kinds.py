@@ -58,6 +58,12 @@ def matching(pattern: str, sentence: str) -> Callable[[str], str]:
     return check
 
 
+def _model_name(text: str) -> str:
+    if not (0 < len(text) <= MODEL_CHARS and text.isprintable() and " " not in text):
+        raise ValueError(f"must be 1 to {MODEL_CHARS} characters that can be seen, without blanks")
+    return text
+
+
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -66,8 +72,12 @@ def _zone(name: str) -> str:
     return name
 
 
+MODEL_CHARS = 128
+"""Of a model's name: more has no room beside a reply."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 RedisAddress = Annotated[SecretStr, AfterValidator(_redis_address)]

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from chatassist.settings.kinds import Count, HeaderSecret, Seconds, Section, WebAddress, Word
+from chatassist.settings.kinds import Count, HeaderSecret, ModelName, Seconds, Section, Word
 from chatassist.settings.vendors import Overrides, read_overrides
 
 SCRIPTED = "scripted"
@@ -20,10 +20,12 @@ class LlmSettings(Section):
     vendor: Word | None = Field(
         default=None, description="a name that `chatassist vendors` lists, or scripted, as when nothing is given"
     )
-    base_url: WebAddress | None = Field(default=None, description="its address, where it is another than the vendor's")
+    base_url: str | None = Field(default=None, description="its address, where it is another than the vendor's")
     api_key: HeaderSecret | None = Field(default=None, description="the vendor's key; servers of your own need none")
-    model: Word | None = Field(default=None, description="the model's name at the vendor")
-    title_model: Word | None = Field(default=None, description="its model to name sessions; else their first words do")
+    model: ModelName | None = Field(default=None, description="the model's name at the vendor")
+    title_model: ModelName | None = Field(
+        default=None, description="its model to name sessions; else their first words do"
+    )
     vendors_file: str | None = Field(
         default=None, description="TOML with several vendors instead of the above: see docs/vendors.md"
     )

@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from chatassist.settings.kinds import WebAddress, matching
+from chatassist.settings.kinds import ModelName, matching
 
 ENV_FILE = Path(".env")
 _OTHER_WORDS = {
@@ -26,9 +26,10 @@ _OTHER_WORDS = {
     "sequence_str": "should be a list",
 }
 _KEY_OF_API = "is no key that is known here: api_key_env names the variable that holds the key"
+_OURS = frozenset({"messages", "model", "stream"})
+_MAX_KEY = 40  # characters of what is repeated: longer is no misspelt key, but a secret in the wrong place
 
 VendorName = Annotated[str, AfterValidator(matching(r"[\w.-]{1,40}", "must be 1 to 40 letters, digits, '.', '_', '-'"))]
-ModelId = Annotated[str, AfterValidator(matching(r"\S{1,128}", "must be 1 to 128 characters without blanks"))]
 ModelTitle = Annotated[str, AfterValidator(matching(r"\S[^\x00-\x1f]{0,59}", "must be 1 to 60 characters"))]
 VariableName = Annotated[str, AfterValidator(matching(r"[A-Za-z_]\w{0,99}", "must be the name of a variable"))]
 Parameter = Annotated[str, AfterValidator(matching(r"\w{0,100}", "must be the name of a parameter, or empty"))]
@@ -40,6 +41,8 @@ def _sendable(members: Mapping[str, object]) -> Mapping[str, object]:
         json.dumps(members, allow_nan=False)
     except (TypeError, ValueError):  # dates, nan and inf are values of TOML
         raise ValueError("must hold what JSON can hold") from None
+    if not _OURS.isdisjoint(members):
+        raise ValueError(f"must not hold {', '.join(sorted(_OURS))}: those are this service's")
     return members
 
 
@@ -92,6 +95,7 @@ class Overrides(_Strict):
     extra: Members | None = None
     codes: Mapping[str, Word] | None = None
     errors_in: Sequence[Word] | None = None
+    moderation_in: Sequence[Word] | None = None
     flags: Mapping[str, Sequence[bool | int]] | None = None
     at_once: int | None = Field(default=None, ge=0)
     transcription: TranscriptionOverrides | None = None
@@ -101,11 +105,11 @@ class Overrides(_Strict):
 class ModelRow(_Strict):
     """A model. `id`: what clients name, and the vendor too unless `upstream` says what the vendor calls it."""
 
-    id: ModelId
+    id: ModelName
     name: ModelTitle | None = None
     public: bool = True
     default: bool = False
-    upstream: ModelId | None = None
+    upstream: ModelName | None = None
 
 
 class VendorRow(Overrides):
@@ -113,7 +117,7 @@ class VendorRow(Overrides):
 
     kind: Word
     name: VendorName | None = None
-    base_url: WebAddress | None = None
+    base_url: str | None = Field(default=None, min_length=1)
     api_key_env: VariableName | None = None
     thinking: bool | None = None
     models: Sequence[ModelRow] = Field(min_length=1)
@@ -137,17 +141,20 @@ class _File(_Strict):
     vendor: Sequence[VendorRow] = Field(min_length=1)
 
 
-def read_vendors_file(path: str) -> Sequence[VendorRow]:
-    """Return the rows of a vendors file. Raises ValueError with a sentence, less its full stop, for the first fault."""
+def read_vendors_file(path: str, kinds: Collection[str] = ()) -> Sequence[VendorRow]:
+    """Return the rows of a vendors file. Raises ValueError with a sentence, less its full stop, for the first fault.
+
+    `kinds`: those that there are, and that a sentence may so name; a key may have been written in their place.
+    """
     document = _document(path)
     try:
         rows = _File.model_validate(document).vendor
     except ValidationError as error:
-        raise ValueError(_sentence(_faults(error)[0], document)) from None
+        raise ValueError(_sentence(_faults(error)[0], document, kinds)) from None
     names = [row.called for row in rows]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise ValueError(f"{_row(document, place)}: an earlier row has this name too, so `name` is needed")
+            raise ValueError(f"{_row(document, place, kinds)}: an earlier row has this name too, so `name` is needed")
     return rows
 
 
@@ -162,12 +169,16 @@ def key_variables(path: str | None) -> Collection[str]:
 
 def read_overrides(value: object) -> object:
     """Return overrides as they were given, in JSON or not. Raises ValueError with a sentence that names the key."""
+    if value is None or isinstance(value, Overrides):
+        return value
     try:
         given = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        raise ValueError("must be a JSON object") from None
+        given = None
     if not isinstance(given, Mapping):
-        return given  # what it is instead is refused, or taken, by whoever reads it next
+        raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic makes a sentence of no other
+    if "api_key" in given:
+        raise ValueError("`api_key` is no key that is known here: it is a setting of its own")
     try:
         return Overrides.model_validate(given)
     except ValidationError as error:
@@ -182,7 +193,7 @@ def looked_up(name: str, env_file: Path = ENV_FILE) -> str:
 
 def _document(path: str) -> Mapping[str, object]:
     try:
-        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"line \d+, column \d+", str(error))  # the rest may quote what stands there
         raise ValueError(f"it is no TOML{f', at {place[0]}' if place else ''}") from None
@@ -190,7 +201,7 @@ def _document(path: str) -> Mapping[str, object]:
         raise ValueError("it is not UTF-8") from None
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):  # a path with a zero byte; arrays in arrays in arrays
+    except (ValueError, RuntimeError):  # a path with a zero byte; of nobody's home; arrays in arrays in arrays
         raise ValueError("it cannot be read") from None
 
 
@@ -198,30 +209,32 @@ def _faults(error: ValidationError) -> Sequence[ErrorDetails]:
     return error.errors(include_input=False, include_url=False, include_context=False)
 
 
-def _sentence(fault: ErrorDetails, document: Mapping[str, object]) -> str:
+def _sentence(fault: ErrorDetails, document: Mapping[str, object], kinds: Collection[str]) -> str:
     match fault["loc"]:
         case ("vendor", int(place)):
-            return f"{_row(document, place)}: {_words(fault)}"
+            return f"{_row(document, place, kinds)}: {_words(fault)}"
         case ("vendor", int(place), *keys):
-            return f"{_row(document, place)}: {_path({**fault, 'loc': tuple(keys)})} {_words(fault)}"
+            return f"{_row(document, place, kinds)}: {_path({**fault, 'loc': tuple(keys)})} {_words(fault)}"
         case ("vendor",):
             return "it holds no [[vendor]] row"
         case _:
             return f"{_path(fault)} {_words(fault)}"
 
 
-def _row(document: Mapping[str, object], place: int) -> str:
-    """Return which row it is, by number, and by name where what stands there can be one."""
+def _row(document: Mapping[str, object], place: int, kinds: Collection[str]) -> str:
+    """Return which row it is, by number, and by name where what stands there can be one, or is a kind."""
     rows = document["vendor"]
     row = rows[place] if isinstance(rows, Sequence) else None
-    given = (row.get("name") or row.get("kind")) if isinstance(row, Mapping) else None
+    name, kind = (row.get("name"), row.get("kind")) if isinstance(row, Mapping) else (None, None)
+    given = name or (kind if isinstance(kind, str) and kind in kinds else None)
     named = isinstance(given, str) and re.fullmatch(r"[\w.-]{1,40}", given)
     return f"vendor {place + 1} ({given})" if named else f"vendor {place + 1}"
 
 
 def _path(fault: ErrorDetails) -> str:
-    """Return the key as it is reached, with places in lists counted from 1."""
-    return f"`{'.'.join(str(part + 1) if isinstance(part, int) else part for part in fault['loc'])}`"
+    """Return the key as it is reached, with places in lists counted from 1, and … for what can be no key."""
+    parts = (str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
+    return f"`{'.'.join(part if part.isprintable() and len(part) <= _MAX_KEY else '…' for part in parts)}`"
 
 
 def _words(fault: ErrorDetails) -> str:

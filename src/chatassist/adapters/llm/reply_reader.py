@@ -76,7 +76,10 @@ class ReplyReader:
         return self._chunks(self._events.end())
 
     def last(self) -> Chunk:
-        """Return the chunk with the finish reason. Raises LlmUnavailable if the vendor did not finish."""
+        """Return the chunk with the finish reason. Raises LlmUnavailable if the vendor did not finish, or said nothing.
+
+        What was cut before its first word, or blocked, may be without text.
+        """
         text, thinking = map("".join, zip(self._apart(self._text.end()), self._inline.end(), strict=True))
         spoken = self._spoken or bool(text)
         finish = self._finish
@@ -84,6 +87,9 @@ class ReplyReader:
             finish = FinishReason.STOP  # Ollama sometimes leaves it null
         if finish is None:
             msg = "the vendor broke off its answer" if spoken else "the vendor's answer holds no reply"
+            raise LlmUnavailable(msg)
+        if finish is FinishReason.STOP and not spoken:
+            msg = "the model answered nothing"
             raise LlmUnavailable(msg)
         return Chunk(text=text, thinking=thinking, finish_reason=finish, model=self._model, usage=self._usage)
 
@@ -192,7 +198,7 @@ def _usage(counts: object) -> Usage | None:
     if not isinstance(counts, dict):
         return None
     given, made = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    if _is_count(given) and _is_count(made):
+    if _is_count(given) and _is_count(made) and (given or made):  # servers that do not count send zeros
         return Usage(input_tokens=given, output_tokens=made)
     return None
 

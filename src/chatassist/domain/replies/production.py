@@ -14,7 +14,7 @@ from chatassist.domain.replies.title_words import EXCERPT_CHARS
 from chatassist.domain.turns import End, FinishReason, Saved, Status, Turn, Usage
 from chatassist.domain.usage import Meter
 
-MODEL_CHARS = 100
+MODEL_CHARS = 128
 
 
 @dataclass(slots=True, eq=False)
