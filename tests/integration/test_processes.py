@@ -37,6 +37,7 @@ def vendor_variables(vendor: LoopbackVendor) -> dict[str, str]:
         "CHATASSIST_LLM__BASE_URL": vendor.base_url,
         "CHATASSIST_LLM__API_KEY": "sk-loopback-key",
         "CHATASSIST_LLM__MODEL": "loopback-1",
+        "CHATASSIST_LLM__MAX_CALLS": "1",
     }
 
 
