@@ -17,7 +17,7 @@ async def test_it_says_that_no_vendor_is_configured_and_how_to_configure_one() -
     text = "".join(chunk.text for chunk in chunks)
     assert "没有接入任何 AI 服务商" in text
     assert "3 条消息" in text
-    assert all(f"CHATASSIST_LLM__{name}" in text for name in ("BASE_URL", "API_KEY", "MODEL"))
+    assert all(f"CHATASSIST_LLM__{name}" in text for name in ("VENDOR", "API_KEY", "MODEL"))
     assert len(chunks) > 5
     assert chunks[-1] == Chunk(finish_reason=FinishReason.STOP, model="scripted")
 

@@ -13,6 +13,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
+from chatassist.adapters.asr.plain_wav import plain_wav
 from chatassist.domain.audio import SAMPLE_RATE, Audio, AudioKind
 from chatassist.domain.errors import AudioCorrupt, AudioTooLong, AudioUnsupported
 
@@ -75,8 +76,9 @@ def decode(audio: Audio, *, most: float, given_up: _Cut = lambda: False) -> byte
 
 def _opened(av: Any, audio: Audio) -> Any:
     demuxer = _DEMUXERS[audio.kind]
+    data = plain_wav(audio.data) if audio.kind is AudioKind.WAV else audio.data
     return av.open(
-        io.BytesIO(audio.data),
+        io.BytesIO(data),
         mode="r",
         format=demuxer,
         options={"format_whitelist": _names(av, demuxer), "codec_whitelist": _CODECS},
